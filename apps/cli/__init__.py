@@ -1,0 +1,1 @@
+"""The command `inr`: one file a verb."""

@@ -1,0 +1,36 @@
+"""Networks that represent a signal as a function of its coordinates.
+
+`fields.Siren(2, 3)` or `fields.create("siren", 2, 3)`; torch loads with the first field.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fields.registry import FIELDS, create, field_class, name_of, names
+
+if TYPE_CHECKING:
+    from fields.base import Field, FieldError
+    from fields.grid import Grid
+    from fields.siren import Siren
+
+__all__ = [
+    "Field",
+    "FieldError",
+    "Grid",
+    "Siren",
+    "create",
+    "field_class",
+    "name_of",
+    "names",
+]
+
+_HOMES = {path.partition(":")[2]: path.partition(":")[0] for path, _ in FIELDS.values()}
+_HOMES |= {"Field": "fields.base", "FieldError": "fields.base"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fields' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,210 @@
+"""The contract of every field: coordinates in, values out.
+
+A field is a plain `torch.nn.Module`. Coordinates live in [-1, 1] along each axis of the signal's
+domain, in 'ij' order; values are normalised to [-1, 1]. What the numbers mean (pixels, seconds,
+scene units) is the business of the signal, not of the field.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+TILE_BYTES = 4 << 20
+"""Size of the widest activation tensor of one tile: it stays in a CPU's cache, which doubles the
+speed of a 256-wide field there (fresh, larger tensors are dominated by page faults)."""
+
+
+class FieldError(ValueError):
+    """A field cannot be built or used as asked; the message names the hyperparameter."""
+
+
+@dataclass(frozen=True)
+class SignalStatistics:
+    """What a field may know of a signal before it is fitted.
+
+    Args:
+        samples: The signal on its full lattice, shape (*shape, channels), in [-1, 1].
+    """
+
+    samples: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Samples per axis."""
+        return tuple(self.samples.shape[:-1])
+
+    @property
+    def channels(self) -> int:
+        """Values per sample."""
+        return int(self.samples.shape[-1])
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor that a file must carry, with a hint for its quantisation.
+
+    Args:
+        name: Dotted name within the field.
+        tensor: Its values.
+        per_row: Whether every slice along the first axis deserves a quantisation step and an
+            entropy model of its own (feature channels of a grid do, rows of a matrix do not).
+    """
+
+    name: str
+    tensor: Tensor
+    per_row: bool = False
+
+
+class Field(nn.Module, ABC):
+    """A function from coordinates to values, with trainable parameters.
+
+    The constructor's typed keywords are the one source of a field's hyperparameters: YAML,
+    command line and file header read them from its signature, in that order.
+
+    Attributes:
+        smoothness: How many derivatives in the coordinates exist and are continuous.
+        hyperparameters: The keyword arguments that built this field, defaults included.
+        domain: Where the field lives, set by whoever attaches a signal; None until then.
+    """
+
+    smoothness: ClassVar[float] = math.inf
+    in_features: int
+    out_features: int
+    hyperparameters: dict[str, Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Record the constructor's keywords on every instance."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _recording(cls.__init__)  # type: ignore[method-assign]
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        """Check the two sizes that every field has."""
+        super().__init__()
+        self.in_features = whole("in_features", in_features, 1, 8)
+        self.out_features = whole("out_features", out_features, 1, 4096)
+        self.domain: Any = None
+
+    @abstractmethod
+    def forward(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        """Values at coordinates; pure, for any leading shape."""
+
+    @property
+    @abstractmethod
+    def widest(self) -> int:
+        """Scalars per point in the widest intermediate tensor; decides the size of a tile."""
+
+    def on_grid(self, axes: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, "*shape d_out"]:
+        """Values on the product of one coordinate vector per axis, shape (n_0, ..., n_d, out).
+
+        The default runs `forward` in tiles of bounded memory; separable fields override it.
+        """
+        shape = [len(axis) for axis in axes]
+        coords = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
+        tiles = [self(tile) for tile in coords.split(points_per_tile(self))]
+        return torch.cat(tiles).reshape(*shape, self.out_features)
+
+    def adapt(self, statistics: SignalStatistics) -> None:
+        """Initialise from what is known of the signal; called once, before fitting."""
+
+    @classmethod
+    def suggest(cls, shape: Sequence[int]) -> dict[str, Any]:
+        """Hyperparameters that a signal of `shape` samples calls for, where the user gave none."""
+        return {}
+
+    def rate(self) -> Tensor | None:
+        """Differentiable stand-in for stored bits per sample, where the field is to be compressed.
+
+        Fitting adds it to the loss, times the recipe's `rate_weight`.
+        """
+        return None
+
+    def learning_rates(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Groups of trainable parameters, each with a factor on the recipe's learning rate."""
+        return [([p for p in self.parameters() if p.requires_grad], 1.0)]
+
+    def stored_parameters(self) -> list[StoredTensor]:
+        """The tensors that a file must carry, in decoding order."""
+        return [StoredTensor(name, tensor) for name, tensor in self.named_parameters()]
+
+    @torch.no_grad()
+    def load_stored(self, values: Mapping[str, Tensor]) -> None:
+        """Set the stored parameters, by name.
+
+        Raises:
+            FieldError: a tensor is missing, unknown, or of another shape.
+        """
+        expected = {stored.name: stored.tensor for stored in self.stored_parameters()}
+        if expected.keys() != values.keys():
+            raise FieldError(f"stored tensors are {sorted(values)}, expected {sorted(expected)}")
+        for name, tensor in expected.items():
+            if tensor.shape != values[name].shape:
+                given = tuple(values[name].shape)
+                raise FieldError(f"{name} has shape {given}, expected {tuple(tensor.shape)}")
+            tensor.copy_(values[name])
+
+    def extra_repr(self) -> str:
+        """Show the hyperparameters in `repr(field)`."""
+        return ", ".join(f"{key}={value!r}" for key, value in self.hyperparameters.items())
+
+
+def hyperparameter_names(cls: type[Field]) -> list[str]:
+    """Names of a field's hyperparameters in the order of its constructor (and of a file)."""
+    parameters = inspect.signature(cls).parameters.values()
+    return [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+
+
+def points_per_tile(field: Field, tile_bytes: int = TILE_BYTES) -> int:
+    """Points whose widest float32 activation fills `tile_bytes`."""
+    return max(256, tile_bytes // (4 * field.widest))
+
+
+def whole(name: str, value: Any, low: int, high: int) -> int:
+    """Return `value` as an int within [low, high], or raise a FieldError that names it."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise FieldError(f"{name} is {value!r}: give a whole number from {low} to {high}")
+    return value
+
+
+def positive(name: str, value: Any, high: float) -> float:
+    """Return `value` as a float within (0, high], or raise a FieldError that names it."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 < value <= high:
+        raise FieldError(f"{name} is {value!r}: give a number above 0, at most {high:g}")
+    return float(value)
+
+
+def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
+    """Return `value` if it is one of `choices`, or raise a FieldError that names them."""
+    if value not in choices:
+        raise FieldError(f"{name} is {value!r}: choose from {', '.join(choices)}")
+    return str(value)
+
+
+def _recording(init: Any) -> Any:
+    """Wrap a constructor so that the instance remembers the keywords it was built with."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def wrapper(self: Field, *args: Any, **kwargs: Any) -> None:
+        try:
+            bound = signature.bind(self, *args, **kwargs)
+        except TypeError as error:
+            raise FieldError(f"{type(self).__name__}: {error}") from None
+        bound.apply_defaults()
+        init(self, *args, **kwargs)
+        if type(self).__init__ is wrapper:
+            names = hyperparameter_names(type(self))
+            self.hyperparameters = {name: bound.arguments[name] for name in names}
+
+    return wrapper

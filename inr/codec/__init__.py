@@ -1,0 +1,1 @@
+"""The `.inr` file: container, quantisation, entropy coding. `docs/FORMAT.md` is its law."""

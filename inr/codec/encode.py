@@ -1,0 +1,151 @@
+"""Field -> bytes of an `.inr` file.
+
+stored tensors -> rows -> steps (quantize) -> range coder (entropy) -> container (format) -> bytes,
+which are decoded again and compared before anyone sees them.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fields import registry
+from inr.codec import format as container
+from inr.codec.decode import decode, join_rows
+from inr.codec.entropy import Row, decode_rows, encode_rows
+from inr.codec.quantize import choose_steps, dequantize, quantize
+from inr.errors import FitError, UsageError
+
+if TYPE_CHECKING:
+    from fields.base import Field
+    from inr.signals.base import Domain, GridSignal
+
+MAX_LOSS_DB = 0.1
+SEARCH_POINTS = 1 << 18
+"""Points on which steps are searched; the final error is taken on all of them."""
+
+UNSEEN_PSNR = 60.0
+"""Where the signal is not at hand, quantisation stays this far (in dB) below the field itself."""
+
+
+def encode(
+    field: Field,
+    signal: GridSignal | None = None,
+    *,
+    max_loss_db: float = MAX_LOSS_DB,
+    target_psnr: float | None = None,
+) -> bytes:
+    """Compress a field that has a domain into the bytes of a file.
+
+    Args:
+        field: The field; it stays as it is.
+        signal: What it was fitted to. Without it the quantised field is held to 60 dB of the
+            unquantised one.
+        max_loss_db: PSNR that quantisation may cost.
+        target_psnr: A quality that suffices: a field above it may be quantised down to it.
+
+    Raises:
+        FitError: the field holds NaN or infinite parameters.
+        UsageError: the field has no domain, or its class is not registered.
+    """
+    import torch
+
+    if field.domain is None:
+        raise UsageError("this field has no domain: fit it to a signal first")
+    name = registry.name_of(field)
+    stored = field.stored_parameters()
+    if not all(bool(torch.isfinite(s.tensor).all()) for s in stored):
+        raise FitError("the field holds NaN or infinite parameters: nothing is written")
+    rows = split_rows(field)
+    work = copy.deepcopy(field).cpu()
+    axes, target = _search_lattice(work, signal)
+
+    def distortion(values: Sequence[np.ndarray]) -> float:
+        work.load_stored(join_rows(work, values))
+        with torch.no_grad():
+            error = work.on_grid(axes).clamp(-1, 1) - target
+        return float(error.double().square().mean())
+
+    base = distortion(rows)
+    if signal is None:
+        allowed = 4 * 10 ** (-UNSEEN_PSNR / 10)
+    else:
+        # nobody sees what is finer than a tenth of the signal's own quantisation step
+        floor = (0.1 * 2 / (2**16 - 1 if signal.domain.peak > 255 else 255)) ** 2 / 12
+        allowed = max(base, floor) * 10 ** (max_loss_db / 10)
+        if target_psnr is not None:
+            allowed = max(allowed, 4 * 10 ** (-(target_psnr + 0.02) / 10))
+    indices = choose_steps(rows, distortion, allowed)
+    quantised = [quantize(row, index) for row, index in zip(rows, indices, strict=True)]
+    work.load_stored(join_rows(work, [dequantize(row) for row in quantised]))
+
+    facts: dict[str, Any] = {}
+    if signal is not None:
+        quality = signal.metrics(work)["psnr"]
+        facts["q"] = round(100 * quality) if math.isfinite(quality) else 0xFFFF
+    data = pack(name, field, field.domain, quantised, facts)
+    _verify(data, quantised, work)
+    return data
+
+
+def pack(
+    name: str, field: Field, domain: Domain, rows: Sequence[Row], facts: dict[str, Any]
+) -> bytes:
+    """Put quantised rows and what is needed to rebuild the field into a container."""
+    shape = list(domain.shape)
+    # null stands for "the domain's shape", the one long hyperparameter that grids share with it
+    given = [None if v == shape else v for v in field.hyperparameters.values()]
+    header = [domain.kind, domain.header(), name, given, *([facts] if facts else [])]
+    chunks = [(container.PARAMETERS, encode_rows(rows))]
+    profile = getattr(domain, "icc", b"")
+    if profile:
+        chunks.append((container.COLOUR_PROFILE, zlib.compress(profile, 9)))
+    return container.pack(container.Container(header, chunks))
+
+
+def split_rows(field: Field) -> list[np.ndarray]:
+    """The stored tensors as flat float32 rows, each to get a step and a model of its own."""
+    rows: list[np.ndarray] = []
+    for stored in field.stored_parameters():
+        values = stored.tensor.detach().cpu().float().numpy()
+        rows += [r.ravel() for r in values] if stored.per_row else [values.ravel()]
+    return rows
+
+
+def _search_lattice(field: Field, signal: GridSignal | None) -> tuple[list[Any], Any]:
+    """A lattice of bounded size, and the values that the field is compared with on it."""
+    import torch
+
+    domain = field.domain
+    if signal is not None:
+        generator = torch.Generator().manual_seed(0)
+        whole = math.prod(domain.shape) <= SEARCH_POINTS
+        on_cpu = signal.to("cpu")
+        batch = on_cpu.full_batch() if whole else on_cpu.random_batch(SEARCH_POINTS, generator)
+        return batch.axes, batch.values
+    share = min(1.0, (SEARCH_POINTS / math.prod(domain.shape)) ** (1 / len(domain.shape)))
+    sizes = [max(1, round(n * share)) for n in domain.shape]
+    axes = [
+        torch.from_numpy(domain.cell_centres(i, 0, n, m))
+        for i, (n, m) in enumerate(zip(domain.shape, sizes, strict=True))
+    ]
+    with torch.no_grad():
+        return axes, field.on_grid(axes).clamp(-1, 1)
+
+
+def _verify(data: bytes, rows: Sequence[Row], expected: Field) -> None:
+    """Decode what was written; a difference is a bug, and no file may come of it."""
+    bodies = container.unpack(data).bodies(container.PARAMETERS)
+    decoded = [row for body in bodies for row in decode_rows(body)]
+    same = len(decoded) == len(rows) and all(
+        a.step == b.step and np.array_equal(a.symbols, b.symbols)
+        for a, b in zip(decoded, rows, strict=True)
+    )
+    rebuilt = dict(decode(data).named_parameters())
+    if not same or any(not p.equal(rebuilt[n]) for n, p in expected.named_parameters()):
+        raise FitError("the encoded file does not decode to what was encoded: please report this")

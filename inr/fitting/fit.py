@@ -1,0 +1,178 @@
+"""From a signal to a fitted field: the whole road in one screen.
+
+signal --statistics--> field.adapt --> FitModule in Lightning's Trainer, in bursts --> Fit
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from fields import registry
+from fields.base import Field, FieldError
+from inr import presets
+from inr.errors import FitError, UsageError
+from inr.fitting.callbacks import NanGuard
+from inr.fitting.module import Budget, Bursts, FitModule
+from inr.presets import Preset
+from inr.signals.base import GridSignal
+
+
+@dataclass
+class Fit:
+    """A fitted field and how it came about.
+
+    Args:
+        field: The field; `field.domain` is the signal's.
+        signal: What it was fitted to.
+        metrics: Quality with the weights as they are, last iterate.
+        history: (step, seconds, mean squared error) after each burst.
+        steps: Optimiser steps done.
+        seconds: Seconds of fitting.
+        ended: Which budget ended it: "steps", "seconds", "psnr", or "stopped" by hand.
+        target: The PSNR that was asked for, if any.
+    """
+
+    field: Field
+    signal: GridSignal
+    metrics: dict[str, float]
+    history: list[tuple[int, float, float]]
+    steps: int
+    seconds: float
+    ended: str
+    target: float | None = None
+
+
+def fit(
+    signal: GridSignal,
+    field: Field | Preset | str | None = None,
+    *,
+    steps: int | None = None,
+    seconds: float | None = None,
+    psnr: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    callbacks: Sequence[pl.Callback] = (),
+) -> Fit:
+    """Fit a field to a signal until the first of the given budgets is reached.
+
+    Args:
+        signal: From `inr.open` or, say, `inr.signals.image.Image.from_array`.
+        field: A field, the name of one, a preset (`inr.presets.load("image/grid-fast")`), or None
+            for the default of the signal's kind.
+        steps: Optimiser steps; the preset's number where neither this nor `seconds` is given.
+        seconds: Seconds of fitting.
+        psnr: Quality in dB at which to stop.
+        seed: Seed of the initialisation and of batches; does not matter for a field passed in.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        callbacks: Lightning callbacks, run between bursts (see `inr.fitting.callbacks`).
+
+    Raises:
+        FitError: field and signal do not belong together, or the fit diverged.
+        UsageError: a budget or the device is wrong.
+    """
+    check_budget(steps, seconds, psnr)
+    place = _device(device)
+    try:
+        preset, built = build_field(signal, field, seed)
+        built.to(place)
+        if not isinstance(field, Field):
+            built.adapt(signal.to(place).statistics())
+    except FieldError as error:
+        raise FitError(str(error)) from None
+    if steps is None and seconds is None:
+        steps = preset.recipe.steps
+    budget = Budget(steps, seconds, psnr)
+
+    module = FitModule(built, signal.to(place), preset.recipe, budget)
+    module.generator.manual_seed(seed)
+    with _quiet():
+        trainer = pl.Trainer(
+            accelerator="gpu" if place.startswith("cuda") else "cpu",
+            devices=[int(place[5:] or 0)] if place.startswith("cuda") else 1,
+            max_epochs=1,
+            barebones=True,
+            callbacks=[NanGuard(), *callbacks],
+        )
+        loader = torch.utils.data.DataLoader(Bursts(module), batch_size=None)
+        trainer.fit(module, loader)
+
+    built.domain = signal.domain
+    built.to("cpu")
+    return Fit(
+        field=built,
+        signal=signal,
+        metrics=signal.metrics(built),
+        history=module.history,
+        steps=module.fit_step,
+        seconds=module.seconds,
+        ended=module.finished or "stopped",
+        target=psnr,
+    )
+
+
+def build_field(
+    signal: GridSignal, field: Field | Preset | str | None, seed: int
+) -> tuple[Preset, Field]:
+    """Resolve what the user gave into a preset and a field that suits the signal."""
+    domain = signal.domain
+    if isinstance(field, Field):
+        if (field.in_features, field.out_features) != (len(domain.shape), domain.channels):
+            raise FieldError(
+                f"the field maps {field.in_features} coordinates to {field.out_features} values: "
+                f"this signal needs {len(domain.shape)} to {domain.channels}"
+            )
+        return presets.for_field(domain.kind, registry.name_of(field)), field
+    if field is None:
+        preset = presets.default(domain.kind)
+    elif isinstance(field, str):
+        preset = presets.for_field(domain.kind, field)
+    else:
+        preset = field
+    suggested = registry.field_class(preset.field).suggest(domain.shape)
+    hyperparameters: dict[str, Any] = suggested | preset.hyperparameters
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        built = registry.create(preset.field, len(domain.shape), domain.channels, **hyperparameters)
+    return preset, built
+
+
+def check_budget(steps: int | None, seconds: float | None, psnr: float | None) -> None:
+    """Refuse budgets that make no sense, by name."""
+    for name, value in (("steps", steps), ("seconds", seconds), ("psnr", psnr)):
+        if value is not None and not 0 <= value < 1e12:
+            raise UsageError(f"{name} is {value}: give a number from 0 up")
+
+
+def _device(device: str) -> str:
+    if device == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        return device
+    if device == "cuda" or (device.startswith("cuda:") and device[5:].isdigit()):
+        index = int(device[5:] or 0)
+        if torch.cuda.device_count() <= index:
+            raise UsageError(f"device is {device!r}: torch sees {torch.cuda.device_count()} GPUs")
+        return f"cuda:{index}"
+    raise UsageError(f"device is {device!r}: give auto, cpu, cuda or cuda:N")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's advice is for other kinds of training; its log lines would break the bar."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,172 @@
+"""The Lightning system around a field: one `training_step` is a burst of optimiser steps.
+
+The Trainer costs one to two milliseconds a step, as much as a small field's step itself. In bursts
+of 20 to 50 ms it is free, and between bursts is the place for preview, progress, snapshot, stop.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from fields.base import Field, points_per_tile
+from inr.metrics import psnr
+from inr.presets import Recipe
+from inr.signals.base import Batch, GridSignal
+
+BURST_SECONDS = 0.035
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a fit ends: at the first that is reached. None leaves that one open.
+
+    Args:
+        steps: Optimiser steps.
+        seconds: Wall-clock seconds of fitting.
+        psnr: Target in dB, on the training loss (values in [-1, 1], R = 2).
+    """
+
+    steps: int | None = None
+    seconds: float | None = None
+    psnr: float | None = None
+
+
+class FitModule(pl.LightningModule):
+    """Fits a field to a signal under a recipe and a budget.
+
+    Attributes:
+        fit_step: Optimiser steps done.
+        seconds: Seconds of fitting done, over all resumed parts.
+        loss: Mean squared error of the last step, before its update.
+        history: (step, seconds, loss) after each burst.
+        lr_scale: Factor on the learning rate, halved by each rollback.
+        finished: Why the fit ended ("steps", "seconds", "psnr", "stopped"), or None.
+    """
+
+    def __init__(self, field: Field, signal: GridSignal, recipe: Recipe, budget: Budget) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.field = field
+        self.signal = signal
+        self.recipe = recipe
+        self.budget = budget
+        self.generator = torch.Generator()  # on the CPU, so that batches do not depend on device
+        self.fit_step = 0
+        self.seconds = 0.0
+        self.loss = math.inf
+        self.history: list[tuple[int, float, float]] = []
+        self.lr_scale = 1.0
+        self.finished: str | None = None
+        samples = math.prod(signal.domain.shape)
+        self._full = signal.full_batch() if samples <= recipe.batch else None
+        self._tile = points_per_tile(field)
+        self._burst = 1
+        self._started = 0.0
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam in its fused form, one group per learning rate of the field."""
+        groups = [
+            {"params": parameters, "scale": scale}
+            for parameters, scale in self.field.learning_rates()
+            if parameters
+        ]
+        betas = (0.9, self.recipe.beta2)
+        self.adam = torch.optim.Adam(groups, lr=self.recipe.lr, betas=betas, fused=True)
+        return self.adam
+
+    def on_fit_start(self) -> None:
+        """Start the clock; what came before a resume counts."""
+        self._started = time.perf_counter() - self.seconds
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Run one burst."""
+        del batch, batch_idx
+        begin = time.perf_counter()
+        done = 0
+        while done < self._burst and not self._check_budget():
+            self.step()
+            done += 1
+        elapsed = time.perf_counter() - begin
+        if done:
+            # the length of a burst decides when callbacks run, never what is computed
+            self._burst = max(1, min(2 * done, round(done * BURST_SECONDS / max(elapsed, 1e-6))))
+            self.history.append((self.fit_step, self.seconds, self.loss))
+
+    def step(self) -> None:
+        """One optimiser step over the batch, tile by tile."""
+        factor = self.recipe.factor(self.progress()) * self.lr_scale
+        for group in self.adam.param_groups:
+            group["lr"] = self.recipe.lr * group["scale"] * factor
+        self.adam.zero_grad(set_to_none=True)
+        self.loss = float(self._backward(self._next_batch()))
+        if self.recipe.rate_weight:
+            rate = self.field.rate()
+            if rate is not None:
+                (self.recipe.rate_weight * rate).backward()
+        if math.isfinite(self.loss):
+            self.adam.step()
+        self.fit_step += 1
+        self.seconds = time.perf_counter() - self._started
+
+    def progress(self) -> float:
+        """Fraction of the budget used, by the tighter of steps and seconds."""
+        steps, seconds = self.budget.steps, self.budget.seconds
+        return max(
+            self.fit_step / steps if steps else 0.0,
+            self.seconds / seconds if seconds else 0.0,
+        )
+
+    def _backward(self, batch: Batch) -> Tensor:
+        """Mean squared error over the batch; gradients accumulate tile by tile."""
+        total = torch.zeros((), device=batch.values.device)
+        for tile in batch.tiles(self._tile):
+            loss = self.signal.loss(self.field, tile) / batch.values.numel()
+            loss.backward()
+            total += loss.detach()
+        return total
+
+    def _next_batch(self) -> Batch:
+        if self._full is not None:
+            return self._full
+        return self.signal.random_batch(self.recipe.batch, self.generator)
+
+    def _check_budget(self) -> bool:
+        budget = self.budget
+        if self.finished is None:
+            if not math.isfinite(self.loss) and self.fit_step:
+                return True  # leave the burst: the guard rolls back
+            if budget.psnr is not None and self.fit_step and self._reached(budget.psnr):
+                self.finished = "psnr"
+            elif budget.steps is not None and self.fit_step >= budget.steps:
+                self.finished = "steps"
+            elif budget.seconds is not None and self.seconds >= budget.seconds:
+                self.finished = "seconds"
+        return self.finished is not None
+
+    def _reached(self, target: float) -> bool:
+        """Whether the field is at the target; the batch's loss is only the first hint."""
+        if psnr(self.loss, 2.0) < target:
+            return False
+        return self.signal.metrics(self.field)["psnr"] >= target
+
+
+class Bursts(torch.utils.data.IterableDataset[int]):
+    """As many bursts as it takes: the fit itself says when it ends."""
+
+    def __init__(self, module: FitModule) -> None:
+        self.module = module
+
+    def __iter__(self) -> Iterator[int]:
+        """Count bursts until the module has finished."""
+        count = 0
+        while self.module.finished is None:
+            yield count
+            count += 1

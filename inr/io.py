@@ -1,0 +1,55 @@
+"""Files in and out: `save` a fit, `load` a field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inr.codec.decode import decode
+from inr.errors import InputError
+from inr.files import read_bytes, write_bytes
+from inr.limits import Limits
+
+if TYPE_CHECKING:
+    from fields.base import Field
+    from inr.fitting.fit import Fit
+
+
+def save(fit: Fit, path: str | Path, *, max_loss_db: float = 0.1, overwrite: bool = True) -> int:
+    """Compress a fit into a file, verified by decoding before it gets its name.
+
+    Args:
+        fit: What `inr.fit` returned.
+        path: Where to write.
+        max_loss_db: PSNR that quantisation may cost.
+        overwrite: Whether an existing file may be replaced.
+
+    Returns:
+        The size of the file in bytes.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    from inr.codec.encode import encode
+
+    data = encode(fit.field, fit.signal, max_loss_db=max_loss_db, target_psnr=fit.target)
+    write_bytes(path, data, overwrite=overwrite)
+    return len(data)
+
+
+def load(path: str | Path, limits: Limits = Limits()) -> Field:  # noqa: B008
+    """Read a field from a file; `field.domain` says where it lives.
+
+    Raises:
+        InputError: the file is missing, damaged, unsupported or beyond `limits`.
+    """
+    try:
+        return decode(read_bytes(path, limits.file_bytes), limits)
+    except InputError as error:
+        raise type(error)(named(path, error)) from None
+
+
+def named(path: str | Path, error: Exception) -> str:
+    """The error's line, beginning with the file's name once."""
+    text = str(error)
+    return text if text.startswith(str(path)) else f"{path}: {text}"
