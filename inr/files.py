@@ -1,15 +1,37 @@
-"""Writing files so that a final name never holds a half-written file."""
+"""Reading files whole, and writing them so that a final name never holds a half-written one."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import platform
 import secrets
+import shutil
+import stat
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from inr.errors import InputError, OutputError
+
+WRITE_ADVICE = {
+    errno.ENOSPC: "no space left on the disk; free some and run again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run again",
+    errno.EFBIG: "larger than files may be here; see `ulimit -f`, or choose another place",
+    errno.EACCES: "no permission; choose another place or change its rights",
+    errno.EPERM: "no permission; choose another place or change its rights",
+    errno.EROFS: "the file system is read-only; choose another place",
+    errno.ENOENT: "its folder does not exist; make it first",
+    errno.ENOTDIR: "a part of this path is no folder; choose another place",
+    errno.EISDIR: "is a folder; give a file name",
+    errno.ENAMETOOLONG: "the file name is too long; choose a shorter one",
+}
+READ_ADVICE = {
+    errno.EACCES: "no permission to read it; change its rights",
+    errno.ENOENT: "no such file or folder; check the name",
+    errno.EISDIR: "is a folder; give a file",
+}
 
 
 @contextlib.contextmanager
@@ -17,8 +39,8 @@ def atomic_path(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and takes the final name.
 
     On any exception the temporary file is removed and `path` stays as it was. A process killed
-    in between leaves a hidden `.NAME.XXXXXXXX.part`, which the next write of that name sweeps if
-    its writer is gone.
+    in between leaves a hidden `.NAME.HOST-PID-XXXXXXXX.part.SUFFIX`, which the next write of that
+    name on that host sweeps if its writer is gone. Where `path` is a link, its target is written.
 
     Args:
         path: The final name.
@@ -28,26 +50,53 @@ def atomic_path(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
     Raises:
         OutputError: the file exists, or the folder cannot be written, or the disk is full.
     """
-    path = Path(path)
-    if not overwrite and path.exists():
-        raise OutputError(f"{path}: exists already; give another name, or -f to replace it")
-    _sweep(path)
+    real = check_target(path, overwrite=overwrite)
+    _sweep(real)
     # the suffix stays last: writers of pictures choose their format by it
-    part = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}")
+    token = f"{os.getpid()}-{secrets.token_hex(4)}"
+    part = real.with_name(f"{_prefix(real)}{token}.part{real.suffix}")
     try:
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         if overwrite:
-            part.replace(path)
+            with contextlib.suppress(OSError):  # what was private stays private
+                shutil.copymode(real, part)
+            part.replace(real)
         else:
-            _link(part, path)
-        _sync_folder(path.parent)
+            _link(part, real)
+        _sync_folder(real.parent)
     except OSError as error:
-        raise OutputError(f"{path}: {_reason(error)}") from error
+        raise OutputError(f"{path}: {_reason(error, WRITE_ADVICE)}") from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def check_target(path: str | Path, *, overwrite: bool = True) -> Path:
+    """Where writing to `path` would put its file, links followed; nothing is touched.
+
+    Raises:
+        OutputError: it exists and may not be replaced, or nothing can be written there.
+    """
+    real = Path(os.path.realpath(path))
+    try:
+        mode = real.stat().st_mode
+    except FileNotFoundError:
+        mode = 0
+    except OSError as error:
+        raise OutputError(f"{path}: {_reason(error, WRITE_ADVICE)}") from None
+    if stat.S_ISDIR(mode):
+        raise OutputError(f"{path}: is a folder; give a file name")
+    if mode and not overwrite:
+        raise OutputError(f"{path}: exists already; give another name, or -f to replace it")
+    if mode and not stat.S_ISREG(mode):  # replacing /dev/null would break the machine
+        raise OutputError(f"{path}: is no regular file; use - for standard output")
+    if not real.parent.is_dir():
+        raise OutputError(f"{path}: {WRITE_ADVICE[errno.ENOENT]}")
+    if not os.access(real.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: {WRITE_ADVICE[errno.EACCES]}")
+    return real
 
 
 def write_bytes(path: str | Path, data: bytes, *, overwrite: bool = True) -> None:
@@ -60,12 +109,10 @@ def read_bytes(path: str | Path, limit: int | None = None) -> bytes:
     """Read a whole file, or raise InputError that names it; `limit` bounds its size in bytes."""
     path = Path(path)
     try:
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder; give a file")
         with path.open("rb") as file:
             data = file.read(-1 if limit is None else limit + 1)
     except OSError as error:
-        raise InputError(f"{path}: {_reason(error)}") from error
+        raise InputError(f"{path}: {_reason(error, READ_ADVICE)}") from error
     if limit is not None and len(data) > limit:
         raise InputError(f"{path}: is larger than {limit:,} bytes")
     return data
@@ -74,11 +121,19 @@ def read_bytes(path: str | Path, limit: int | None = None) -> bytes:
 def _link(part: Path, path: Path) -> None:
     """Give `part` its final name without ever replacing a file."""
     try:
-        os.link(part, path)
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links: claim the name, then fill it
+            path.touch(exist_ok=False)
+            try:
+                part.replace(path)
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
     except FileExistsError:
         raise OutputError(f"{path}: appeared while it was being made; not replaced") from None
-    except OSError:  # a file system without hard links
-        part.rename(path)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -90,37 +145,36 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def _prefix(path: Path) -> str:
+    """How temporary files of a name begin: short, so that a long name still has room for it.
+
+    The host is in it because a folder may be shared, and a process of another host is not seen.
+    """
+    return f".{path.stem[:32]}.{zlib.crc32(platform.node().encode()):08x}-"
+
+
 def _sweep(path: Path) -> None:
-    """Remove what killed writers of this very name left behind."""
+    """Remove what killed writers of this name left behind."""
+    prefix = _prefix(path)
     with contextlib.suppress(OSError):
-        for part in path.parent.glob(f".{_escape(path.stem)}.*-*.part{_escape(path.suffix)}"):
-            pid = part.name.removeprefix(f".{path.stem}.").partition("-")[0]
-            if pid.isdigit() and not _alive(int(pid)):
-                part.unlink(missing_ok=True)
-
-
-def _escape(text: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
+        for part in path.parent.iterdir():
+            if part.name.startswith(prefix) and part.name.endswith(f".part{path.suffix}"):
+                pid = part.name.removeprefix(prefix).partition("-")[0]
+                if pid.isdecimal() and not _alive(int(pid)):
+                    part.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:
+    if os.name == "nt":  # there, signal 0 is Ctrl-C
+        return True
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True
     return True
 
 
-def _reason(error: OSError) -> str:
-    advice = {
-        errno.ENOSPC: "no space left on the disk; free some and run again",
-        errno.EDQUOT: "the disk quota is used up; free some space and run again",
-        errno.EACCES: "no permission; choose another place or change its rights",
-        errno.EROFS: "the file system is read-only; choose another place",
-        errno.ENOENT: "no such file or folder",
-        errno.EISDIR: "is a folder; give a file name",
-        errno.ENAMETOOLONG: "the file name is too long; choose a shorter one",
-    }
+def _reason(error: OSError, advice: dict[int, str]) -> str:
     return advice.get(error.errno or 0, (error.strerror or str(error)).lower())

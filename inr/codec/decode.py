@@ -115,9 +115,11 @@ def decode(data: bytes, limits: Limits = Limits()) -> Field:  # noqa: B008
         field = outline.to_empty(device="cpu")
         field.load_stored(join_rows(field, [dequantize(row) for row in rows]))
     except (FieldError, TypeError, OverflowError) as error:
-        raise CorruptFile(f"describes no valid {contents.field}: {error}") from None
+        reason = " ".join(str(error).split())[:300]
+        raise CorruptFile(f"describes no valid {contents.field}: {reason}") from None
     except (RuntimeError, MemoryError) as error:
-        raise LimitExceeded(f"describes a {contents.field} that cannot be built: {error}") from None
+        reason = " ".join(str(error).split())[:300]
+        raise LimitExceeded(f"{contents.field} cannot be built: {reason}") from None
     field.domain = contents.domain
     return field
 

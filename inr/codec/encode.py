@@ -18,7 +18,7 @@ from fields import registry
 from inr.codec import format as container
 from inr.codec.decode import decode, join_rows
 from inr.codec.entropy import Row, decode_rows, encode_rows
-from inr.codec.quantize import choose_steps, dequantize, quantize
+from inr.codec.quantize import choose_steps, dequantize, quantize, restored, step_shares
 from inr.errors import FitError, UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MAX_LOSS_DB = 0.1
 SEARCH_POINTS = 1 << 18
 """Points on which steps are searched; the final error is taken on all of them."""
+
+ATTEMPTS = 5
+"""Searches with a tighter bound each, where the error on all samples exceeds that on the few."""
 
 UNSEEN_PSNR = 60.0
 """Where the signal is not at hand, quantisation stays this far (in dB) below the field itself."""
@@ -71,23 +74,27 @@ def encode(
             error = work.on_grid(axes).clamp(-1, 1) - target
         return float(error.double().square().mean())
 
-    base = distortion(rows)
+    facts: dict[str, Any] = {}
     if signal is None:
-        allowed = 4 * 10 ** (-UNSEEN_PSNR / 10)
+        shares = step_shares(rows, distortion)
+        indices = choose_steps(rows, shares, distortion, 4 * 10 ** (-UNSEEN_PSNR / 10))
     else:
-        # nobody sees what is finer than a tenth of the signal's own quantisation step
-        floor = (0.1 * 2 / (2**16 - 1 if signal.domain.peak > 255 else 255)) ** 2 / 12
-        allowed = max(base, floor) * 10 ** (max_loss_db / 10)
+        wanted = signal.metrics(field)["psnr"] - max_loss_db
         if target_psnr is not None:
-            allowed = max(allowed, 4 * 10 ** (-(target_psnr + 0.02) / 10))
-    indices = choose_steps(rows, distortion, allowed)
+            wanted = min(wanted, target_psnr) if wanted + max_loss_db >= target_psnr else wanted
+        shares = step_shares(rows, distortion)
+        # what is finer than a tenth of the signal's own grain nobody sees
+        allowed = max(4 * 10 ** (-wanted / 10), (0.1 * signal.domain.grain) ** 2 / 12)
+        for _ in range(ATTEMPTS):
+            indices = choose_steps(rows, shares, distortion, allowed)
+            work.load_stored(join_rows(work, restored(rows, indices)))
+            quality = signal.metrics(work)["psnr"]  # on all samples, rounded
+            if quality >= wanted:
+                break
+            allowed *= 10 ** (-(wanted - quality + 0.01) / 10)
+        facts["q"] = math.floor(100 * quality) if math.isfinite(quality) else 0xFFFF
     quantised = [quantize(row, index) for row, index in zip(rows, indices, strict=True)]
     work.load_stored(join_rows(work, [dequantize(row) for row in quantised]))
-
-    facts: dict[str, Any] = {}
-    if signal is not None:
-        quality = signal.metrics(work)["psnr"]
-        facts["q"] = round(100 * quality) if math.isfinite(quality) else 0xFFFF
     data = pack(name, field, field.domain, quantised, facts)
     _verify(data, quantised, work)
     return data

@@ -19,7 +19,7 @@ import numpy as np
 from inr.codec.entropy import MAX_MAGNITUDE, Row
 from inr.metrics import largest
 
-STEP_MANTISSAS = (8388608, 9147840, 9975792, 10878680, 11863283, 12937002, 14107901, 15384774)
+STEP_MANTISSAS = (8388608, 9147842, 9975792, 10878679, 11863283, 12937002, 14107901, 15384775)
 """2^(23 + j/8), rounded: written out, so that no power is computed where a file is decoded."""
 
 STEP_BIAS = 192
@@ -52,27 +52,28 @@ def dequantize(row: Row) -> np.ndarray:
     return row.symbols.astype(np.float32) * step_size(row.step)
 
 
-def choose_steps(rows: Sequence[np.ndarray], distortion: Distortion, allowed: float) -> list[int]:
+def choose_steps(
+    rows: Sequence[np.ndarray], shares: Sequence[float], distortion: Distortion, allowed: float
+) -> list[int]:
     """Step indices that cost the fewest bits while the distortion stays within `allowed`.
 
     Args:
         rows: Values of each row.
+        shares: Relative step of each row, from `step_shares`.
         distortion: Mean squared error of the signal when the rows take given values.
         allowed: The largest acceptable value of it.
 
     Returns:
         One step index per row; the finest steps where even they exceed `allowed`.
     """
-    shares = _shares(rows, distortion)
-
     def indices(factor: float) -> list[int]:
         return [step_index(factor * share) for share in shares]
 
     def accept(factor: float) -> bool:
         return distortion(restored(rows, indices(factor))) <= allowed
 
-    # from steps of nothing to steps as large as the largest parameter
-    return indices(largest(accept, 1e-6, 1e3, 14))
+    expected = math.sqrt(allowed)  # were the field without error itself
+    return indices(largest(accept, 1e-4 * expected, 1e2 * expected, 14))
 
 
 def restored(rows: Sequence[np.ndarray], indices: Sequence[int]) -> list[np.ndarray]:
@@ -80,10 +81,14 @@ def restored(rows: Sequence[np.ndarray], indices: Sequence[int]) -> list[np.ndar
     return [dequantize(quantize(r, i)) for r, i in zip(rows, indices, strict=True)]
 
 
-def _shares(rows: Sequence[np.ndarray], distortion: Distortion) -> list[float]:
-    """Relative step of each row, from its measured sensitivity."""
+def step_shares(rows: Sequence[np.ndarray], distortion: Distortion) -> list[float]:
+    """Relative step of each row, from its measured sensitivity.
+
+    Steps of f times these add an error of about f^2 to the signal.
+    """
     base = distortion(rows)
     shares = []
+    total = 0
     for t, row in enumerate(rows):
         spread = float(np.sqrt(np.mean(np.square(row, dtype=np.float64)))) if row.size else 0.0
         if spread == 0:
@@ -95,4 +100,5 @@ def _shares(rows: Sequence[np.ndarray], distortion: Distortion) -> list[float]:
         sensitivity = max(moved - base, 1e-4 * base, 1e-15) / step**2
         alive = max(1, int(np.count_nonzero(trial)))
         shares.append(math.sqrt(alive / sensitivity))
-    return shares
+        total += alive
+    return [share / math.sqrt(max(total, 1)) for share in shares]

@@ -105,7 +105,7 @@ class NanGuard(BetweenBursts):
         self.tries = tries
         self._every = every
         self._kept = -math.inf
-        self._good: tuple[Any, Any, int] | None = None
+        self._good: tuple[Any, Any, int, float] | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the initial state, so that there always is one to return to."""
@@ -114,8 +114,9 @@ class NanGuard(BetweenBursts):
 
     def between(self, module: FitModule) -> None:
         """Keep a good state, or return to it."""
-        healthy = math.isfinite(module.loss) and _finite(module.field)
-        if healthy:
+        if module.fit_step == 0:
+            return
+        if math.isfinite(module.loss) and _finite(module.field):
             if time.monotonic() - self._kept >= self._every:
                 self._keep(module)
             return
@@ -126,17 +127,17 @@ class NanGuard(BetweenBursts):
             )
         self.tries -= 1
         assert self._good is not None
-        weights, optimiser, step = self._good
+        weights, optimiser, module.fit_step, module.loss = self._good
         module.field.load_state_dict(weights)
         module.adam.load_state_dict(copy.deepcopy(optimiser))
-        module.fit_step = step
-        module.loss = math.inf if step == 0 else module.history[0][2]
+        module.history = [entry for entry in module.history if entry[0] <= module.fit_step]
         module.lr_scale /= 2
         module.finished = None
 
     def _keep(self, module: FitModule) -> None:
         weights = {name: t.detach().clone() for name, t in module.field.state_dict().items()}
-        self._good = (weights, copy.deepcopy(module.adam.state_dict()), module.fit_step)
+        optimiser = copy.deepcopy(module.adam.state_dict())
+        self._good = (weights, optimiser, module.fit_step, module.loss)
         self._kept = time.monotonic()
 
 

@@ -54,6 +54,11 @@ class Domain(ABC):
     def peak(self) -> float:
         """The range R of PSNR, in units of `to_samples`."""
 
+    @property
+    @abstractmethod
+    def grain(self) -> float:
+        """The smallest difference that the samples can tell, in normalised values."""
+
     def cell_centres(self, axis: int, start: float, stop: float, n: int) -> np.ndarray:
         """Coordinates of the centres of n equal cells of [start, stop], given in samples."""
         import numpy as np

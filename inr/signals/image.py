@@ -95,6 +95,10 @@ class ImageDomain(Domain):
     def peak(self) -> float:
         return (self.high - self.low) or 1.0
 
+    @property
+    def grain(self) -> float:
+        return 2 / 255 if self.depth == 8 else 2 / 65535
+
     def to_values(self, samples: np.ndarray) -> np.ndarray:
         """Normalise samples to float32 in [-1, 1]; a flat float image becomes 0."""
         if self.high == self.low:

@@ -1,0 +1,52 @@
+"""Shared by all tests: shapes checked at run time, real pictures, the shared data folder."""
+
+import os
+from pathlib import Path
+
+# jaxtyping's annotations are checked by beartype in every module of `fields`; the hook
+# must be in place before the first import of them
+from jaxtyping import install_import_hook
+
+install_import_hook("fields", "beartype.beartype")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+ASSETS = ROOT / "assets"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real signals beside the project, where there is one."""
+    path = Path(os.environ.get("INR_SHARED", ROOT.parent / "shared")) / "data"
+    if not path.is_dir():
+        pytest.skip(f"no signals at {path}: set INR_SHARED")
+    return path
+
+
+@pytest.fixture(scope="session")
+def camera() -> np.ndarray:
+    """scikit-image's camera, 512 x 512, uint8."""
+    import imageio.v3
+
+    return np.asarray(imageio.v3.imread(ASSETS / "camera.png"))
+
+
+@pytest.fixture(scope="session")
+def coffee() -> np.ndarray:
+    """scikit-image's coffee, 400 x 600 x 3, uint8."""
+    import imageio.v3
+
+    return np.asarray(imageio.v3.imread(ASSETS / "coffee.png"))
+
+
+@pytest.fixture
+def patch(coffee: np.ndarray) -> np.ndarray:
+    """A 36 x 52 piece of a photograph with detail in it, RGB."""
+    return coffee[170:206, 240:292]
