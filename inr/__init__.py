@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from inr.fitting.fit import Fit, fit
     from inr.io import load, save
     from inr.limits import Limits
-    from inr.render import render
+    from inr.rendering import render
     from inr.signals import open_signal as open
 
 __version__ = "0.1.0"
@@ -35,7 +35,7 @@ _HOMES = {
     "fit": "inr.fitting.fit:fit",
     "load": "inr.io:load",
     "open": "inr.signals:open_signal",
-    "render": "inr.render:render",
+    "render": "inr.rendering:render",
     "save": "inr.io:save",
 }
 
@@ -45,5 +45,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'inr' has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")
     value = getattr(importlib.import_module(module), attribute)
-    globals()[name] = value  # a submodule of the same name (render) must not win later
+    globals()[name] = value
     return value

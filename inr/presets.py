@@ -1,13 +1,16 @@
 """Presets: which field, which hyperparameters, which recipe. YAML files in `configs/`.
 
 `configs/image/grid.yaml` is what `inr fit photo.png` uses; a preset is named by its path without
-the suffix ("image/grid-fast"). For a field that the user names, `configs/KIND/FIELD.yaml` is used.
+the suffix ("image/grid-fast"). For a field that the user names, `configs/KIND/FIELD.yaml` is used,
+and it is also what any other file for that field need not repeat.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib.resources
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +18,7 @@ from typing import Any, Literal
 from inr.errors import UsageError
 
 DEFAULTS = {"image": "image/grid"}
+SCHEDULES = ("constant", "cosine", "exponential")
 
 
 @dataclass(frozen=True)
@@ -43,22 +47,20 @@ class Recipe:
     def __post_init__(self) -> None:
         """Refuse values that cannot work, by name."""
         checks = {
-            "lr": self.lr > 0,
-            "schedule": self.schedule in ("constant", "cosine", "exponential"),
-            "final_lr": 0 < self.final_lr <= 1,
-            "beta2": 0 < self.beta2 < 1,
-            "rate_weight": self.rate_weight >= 0,
-            "batch": self.batch >= 1,
-            "steps": self.steps >= 0,
+            "lr": (_number(self.lr) and self.lr > 0, "a number above 0"),
+            "schedule": (self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+            "final_lr": (_number(self.final_lr) and 0 < self.final_lr <= 1, "a number in (0, 1]"),
+            "beta2": (_number(self.beta2) and 0 < self.beta2 < 1, "a number between 0 and 1"),
+            "rate_weight": (_number(self.rate_weight) and self.rate_weight >= 0, "0 or more"),
+            "batch": (_whole(self.batch) and self.batch >= 1, "a whole number from 1 up"),
+            "steps": (_whole(self.steps) and self.steps >= 0, "a whole number from 0 up"),
         }
-        for name, good in checks.items():
+        for name, (good, allowed) in checks.items():
             if not good:
-                raise UsageError(f"recipe.{name} is {getattr(self, name)!r}: out of range")
+                raise UsageError(f"recipe.{name} is {getattr(self, name)!r}: give {allowed}")
 
     def factor(self, progress: float) -> float:
         """Factor on the learning rate after a fraction of the budget."""
-        import math
-
         progress = min(max(progress, 0.0), 1.0)
         if self.schedule == "cosine":
             return self.final_lr + (1 - self.final_lr) * (1 + math.cos(math.pi * progress)) / 2
@@ -79,7 +81,7 @@ class Preset:
 def names() -> list[str]:
     """Names of all shipped presets."""
     root = _root()
-    return sorted(str(p.relative_to(root).with_suffix("")) for p in root.rglob("*.yaml"))
+    return sorted(p.relative_to(root).with_suffix("").as_posix() for p in root.rglob("*.yaml"))
 
 
 def path_of(name: str) -> Path:
@@ -91,53 +93,108 @@ def path_of(name: str) -> Path:
     for path in (Path(name), _root() / f"{name}.yaml"):
         if path.is_file():
             return path
-    raise UsageError(f"no preset or file is named {name!r}: choose from {', '.join(names())}")
+    near = difflib.get_close_matches(name, names(), n=1)
+    hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names())}"
+    raise UsageError(f"no preset or file is named {name!r}: {hint}")
 
 
-def load(name: str) -> Preset:
-    """Read a preset by name or path.
+def load(name: str, kind: str = "image") -> Preset:
+    """Read a preset by name or path; what it leaves out is as `for_field` has it.
 
     Raises:
         UsageError: it does not exist or does not read.
     """
-    import yaml
-
     path = path_of(name)
+    items = read(path)
     try:
-        items = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        return from_dict(items)
-    except (yaml.YAMLError, OSError, UnicodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+        return from_dict(items, kind)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
 
 
-def from_dict(items: Any) -> Preset:
-    """Build a preset from the mapping that a YAML file holds."""
-    unknown = set(items) - {"field", "recipe"} if isinstance(items, dict) else {"the whole"}
+def read(path: Path) -> dict[str, Any]:
+    """What a YAML file holds: a mapping, whose `field` and `recipe` are mappings if given.
+
+    Raises:
+        UsageError: the file cannot be read, or is of another form.
+    """
+    import yaml
+
+    try:
+        loader = _loader()(path.read_text(encoding="utf-8"))
+        items = loader.get_single_data()
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+    if not isinstance(items, dict):
+        raise UsageError(f"{path}: holds no settings; expected `field:` and `recipe:`")
+    for key in ("field", "recipe"):
+        if not isinstance(items.get(key, {}), dict):
+            raise UsageError(f"{path}: `{key}` is {items[key]!r}; expected names and values in it")
+    if not isinstance(items.get("field", {}).get("name", ""), str):
+        raise UsageError(f"{path}: field.name is {items['field']['name']!r}; expected a name")
+    return items
+
+
+def from_dict(items: dict[str, Any], kind: str = "image") -> Preset:
+    """Build a preset from the mapping that a YAML file holds.
+
+    Raises:
+        UsageError: a key is unknown, or a value of the recipe is out of range.
+    """
+    unknown = sorted(str(key) for key in items.keys() - {"field", "recipe"})
     if unknown:
-        raise UsageError(f"{', '.join(map(str, sorted(unknown)))}: expected `field` and `recipe`")
-    hyperparameters = dict(items.get("field") or {})
-    name = hyperparameters.pop("name", None)
-    recipe = dict(items.get("recipe") or {})
+        raise UsageError(f"{', '.join(unknown)}: not a part of a preset; `field` and `recipe` are")
+    given = dict(items.get("field", {}))
+    name = given.pop("name", None)
+    base = default(kind) if name is None else for_field(kind, name)
+    recipe = items.get("recipe", {})
     known = {f.name for f in dataclasses.fields(Recipe)}
-    if not isinstance(name, str):
-        raise UsageError("field.name is missing")
-    if recipe.keys() - known:
-        raise UsageError(f"recipe.{sorted(recipe.keys() - known)[0]}: no such setting")
-    return Preset(name, hyperparameters, Recipe(**recipe))
+    for key in sorted(map(str, recipe.keys() - known)):
+        raise UsageError(f"recipe.{key}: no such setting; choose from {', '.join(sorted(known))}")
+    return Preset(
+        base.field,
+        # null leaves a hyperparameter to the field
+        {k: v for k, v in (base.hyperparameters | given).items() if v is not None},
+        dataclasses.replace(base.recipe, **recipe),
+    )
 
 
 def for_field(kind: str, field_name: str) -> Preset:
     """The preset of a field on a kind of signal; general defaults where none is shipped."""
     name = f"{kind}/{field_name}"
-    return load(name) if name in names() else Preset(field_name)
+    if name not in names():
+        return Preset(field_name)
+    items = read(_root() / f"{name}.yaml")
+    hyperparameters = {k: v for k, v in items["field"].items() if k != "name"}
+    return Preset(field_name, hyperparameters, Recipe(**items["recipe"]))
 
 
 def default(kind: str) -> Preset:
     """What is used where the user chooses nothing."""
-    return load(DEFAULTS[kind])
+    return load(DEFAULTS[kind], kind)
 
 
 def _root() -> Path:
     return Path(str(importlib.resources.files("configs").joinpath("image"))).parent
+
+
+def _loader() -> Any:
+    """Safe YAML in which 1e-4 is a number, as it is on the command line (YAML 1.1: a text)."""
+    import re
+
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
+    return Loader
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

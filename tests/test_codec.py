@@ -308,6 +308,7 @@ HEADERS = {
     "depth": ["image", [8, 8, 1, 9], "siren", []],
     "negative": ["image", [-8, 8, 1, 8], "siren", []],
     "huge": ["image", [1 << 40, 8, 1, 8], "siren", []],
+    "bomb": ["image", [1 << 20, 1 << 20, 1, 8], "siren", [8, 1, 30.0, 30.0, "clean"]],
     "range": ["image", [8, 8, 1, 32, 0.0, math.inf], "siren", []],
     "too few": ["image", [8, 8, 1, 8], "siren", [8]],
     "too many": ["image", [8, 8, 1, 8], "siren", [8] * 20],

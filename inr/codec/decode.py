@@ -57,6 +57,7 @@ def inspect(data: bytes, limits: Limits = Limits()) -> Contents:  # noqa: B008
     parsed = container.unpack(data, limits)
     kind, items, name, given, *rest = parsed.header
     domain = domain_from_header(kind, items)
+    limits.check_samples(domain.shape)
     if not isinstance(name, str) or not isinstance(given, list) or len(given) > 32:
         raise CorruptFile("has a header that names no field")
     if name not in registry.FIELDS:

@@ -66,6 +66,7 @@ def choose_steps(
     Returns:
         One step index per row; the finest steps where even they exceed `allowed`.
     """
+
     def indices(factor: float) -> list[int]:
         return [step_index(factor * share) for share in shares]
 

@@ -6,7 +6,10 @@ Pixel (i, j) of an H x W image covers the cell [i, i+1) x [j, j+1); its sample l
 from __future__ import annotations
 
 import io
+import logging
 import math
+import threading
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ import numpy as np
 from inr.errors import CorruptFile, InputError, UsageError
 from inr.limits import Limits
 from inr.metrics import psnr
-from inr.render import bands
+from inr.rendering import bands
 from inr.signals.base import Domain, GridSignal
 
 if TYPE_CHECKING:
@@ -28,6 +31,24 @@ if TYPE_CHECKING:
 
 MODES = {1: "grey", 2: "grey+alpha", 3: "RGB", 4: "RGBA"}
 DTYPES: dict[int, Any] = {8: np.uint8, 16: np.uint16, 32: np.float32}
+FLOAT_MAX = float(np.finfo(np.float32).max)
+
+ICC_BYTES = 4 << 20
+"""Largest colour profile that is kept; an `.inr` file takes no larger one."""
+
+READABLE = (
+    "AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF",
+    "WEBP",
+)  # fmt: skip
+"""What Pillow may open. Its others hold no pictures, or start programs (EPS runs Ghostscript)."""
+
+ALPHA = {
+    "AVIF": True, "BMP": False, "JPEG": False, "JPEG2000": True, "PPM": False, "TGA": True,
+    "WEBP": True,
+}  # fmt: skip
+"""What Pillow may write, each with whether alpha survives."""
+
+_PILLOW = threading.Lock()  # its limit on pixels and Python's warning filters are global
 
 
 @dataclass(frozen=True)
@@ -73,9 +94,10 @@ class ImageDomain(Domain):
             raise CorruptFile(f"the header claims {depth} bits per sample")
         low, high = 0.0, float(2**depth - 1)
         if depth == 32:
-            if not all(type(v) is float and math.isfinite(v) for v in items[4:]):
-                raise CorruptFile("the value range in the header is malformed")
             low, high = items[4:]
+            floats = type(low) is float and type(high) is float
+            if not (floats and -FLOAT_MAX <= low <= high <= FLOAT_MAX):
+                raise CorruptFile("the value range in the header is malformed")
         return cls(height, width, channels, depth, low, high)
 
     def describe(self) -> dict[str, Any]:
@@ -110,8 +132,8 @@ class ImageDomain(Domain):
     def to_samples(self, values: np.ndarray) -> np.ndarray:
         clipped = np.clip(values.astype(np.float64), -1, 1)
         scaled = (clipped + 1) * ((self.high - self.low) / 2) + self.low
-        if self.depth < 32:
-            scaled = np.rint(scaled)
+        if self.depth < 32:  # an integer for NaN must be the same on every machine
+            scaled = np.nan_to_num(np.rint(scaled), copy=False)
         return scaled.astype(DTYPES[self.depth])
 
 
@@ -126,7 +148,8 @@ class Image(GridSignal):
 
         Args:
             samples: uint8 or uint16 (full range), or finite floats (range taken from the data).
-            icc: ICC colour profile, if there is one.
+            icc: ICC colour profile, if there is one. It is dropped where it is plain sRGB (what
+                anybody assumes without one), unreadable, or meant for other channels.
 
         Raises:
             InputError: the shape, the type or a value does not make an image.
@@ -136,13 +159,15 @@ class Image(GridSignal):
         samples = samples[..., None] if samples.ndim == 2 else samples
         if samples.ndim != 3 or samples.shape[2] not in MODES or 0 in samples.shape:
             raise InputError(f"an array of shape {samples.shape} is no image of 1 to 4 channels")
+        samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
         if samples.dtype == np.bool_:
             samples = samples.astype(np.uint8) * 255
         if samples.dtype in (np.uint8, np.uint16):
             depth = 8 * samples.dtype.itemsize
             low, high = 0.0, float(2**depth - 1)
         elif samples.dtype.kind == "f":
-            samples = samples.astype(np.float32)
+            with np.errstate(over="ignore"):
+                samples = samples.astype(np.float32)
             if not np.isfinite(samples).all():
                 raise InputError("the image holds NaN or infinite values: replace them first")
             depth, low, high = 32, float(samples.min()), float(samples.max())
@@ -152,6 +177,7 @@ class Image(GridSignal):
                 "convert them to 8 or 16 bits unsigned, or to float"
             )
         height, width, channels = samples.shape
+        icc = icc if icc and _worth_keeping(icc, channels) else b""
         domain = ImageDomain(height, width, channels, depth, low, high, icc)
         samples = np.ascontiguousarray(samples)
         return cls(domain, samples, torch.from_numpy(domain.to_values(samples)))
@@ -174,9 +200,9 @@ class Image(GridSignal):
 def open_image(source: str | Path | bytes, limits: Limits = Limits()) -> Image:  # noqa: B008
     """Read a picture from a path or from the bytes of a file.
 
-    PNG, JPEG, WebP, TIFF, AVIF, BMP, PNM and whatever else Pillow, tifffile or imageio read.
-    Palettes become RGB(A), CMYK becomes RGB, the EXIF orientation is applied, the ICC profile is
-    kept.
+    PNG, TIFF, JPEG, WebP, AVIF, BMP, PNM, `.npy` and what else is in `READABLE`. Palettes become
+    RGB(A), CMYK becomes RGB, the EXIF orientation is applied, the ICC profile is kept. AVIF and
+    JPEG 2000 are read at 8 bits.
 
     Raises:
         InputError: not a single still picture, damaged, or holding values that cannot be fitted.
@@ -191,9 +217,8 @@ def open_image(source: str | Path | bytes, limits: Limits = Limits()) -> Image: 
         data = read_bytes(source)
     if not data:
         raise InputError(f"{name}: is empty")
-    suffix = "" if isinstance(source, bytes) else Path(source).suffix
     try:
-        samples, icc = _decode(data, suffix, limits)
+        samples, icc = _decode(data, limits)
         return Image.from_array(samples, icc=icc)
     except InputError as error:
         raise type(error)(f"{name}: {error}") from None
@@ -201,112 +226,168 @@ def open_image(source: str | Path | bytes, limits: Limits = Limits()) -> Image: 
         raise InputError(f"{name}: does not fit in memory") from None
 
 
-def _decode(data: bytes, suffix: str, limits: Limits) -> tuple[np.ndarray, bytes]:
+def _decode(data: bytes, limits: Limits) -> tuple[np.ndarray, bytes]:
+    """Samples and colour profile; damage of any kind is an InputError of one line."""
+    for library in ("imagecodecs", "tifffile"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # what matters is an error
+    decoder = _decode_pillow
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return _decode_tiff(data, limits)
-    import warnings
+        decoder = _decode_tiff
+    elif data[:6] == b"\x93NUMPY":
+        decoder = _decode_npy
+    try:
+        with _PILLOW, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return decoder(data, limits)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise whatever they like
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"is damaged or unusual ({reason}): save it anew as PNG or TIFF") from None
 
-    import PIL.Image
+
+def _decode_pillow(data: bytes, limits: Limits) -> tuple[np.ndarray, bytes]:
+    import PIL
 
     try:
-        with warnings.catch_warnings():  # our own limit replaces Pillow's warning about bombs
-            warnings.simplefilter("ignore")
-            picture = PIL.Image.open(io.BytesIO(data))
-    except (PIL.UnidentifiedImageError, PIL.Image.DecompressionBombError):
-        return _decode_other(data, suffix, limits), b""
-    except Exception as error:
-        raise InputError(f"cannot be read as a picture ({error})") from None
+        picture = _open_pillow(data)
+    except PIL.UnidentifiedImageError:
+        raise InputError(
+            "is no picture of a known format, or cut short: save it anew as PNG or TIFF"
+        ) from None
     limits.check_samples((picture.height, picture.width))
     frames = getattr(picture, "n_frames", 1)
-    if frames > 1 and picture.format != "MPO":
+    if frames > 1 and picture.format != "MPO":  # whose other frames are previews
         raise InputError(f"holds {frames} frames: extract the one to fit")
-    try:
-        orientation = picture.getexif().get(0x0112, 1)
-        icc = picture.info.get("icc_profile") or b""
-        deep = data[:8] == b"\x89PNG\r\n\x1a\n" and data[24:25] == b"\x10"
-        samples = _decode_deep_png(data) if deep else _from_pillow(picture)
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"is damaged ({error})") from None
-    if picture.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
-        icc = b""  # it described the colours before their conversion to RGB
+    orientation = picture.getexif().get(0x0112, 1)
+    icc = picture.info.get("icc_profile") or b""
+    # Pillow rounds 16-bit colours in a PNG to 8, and mistakes the clear one of 4 or 16 greys
+    if picture.format == "PNG" and (data[24] == 16 or (data[24] in (2, 4) and data[25] == 0)):
+        import imagecodecs
+
+        samples = imagecodecs.png_decode(data)
+    elif picture.format == "PPM" and picture.mode == "RGB":
+        samples = _decode_ppm(picture, data)
+    else:
+        samples = _from_pillow(picture)
     return _orient(samples, orientation), icc
+
+
+def _open_pillow(data: bytes) -> PIL.Image.Image:
+    """Read a header; Pillow's own limits give way to `Limits`, checked right after."""
+    import PIL.Image
+    import PIL.PngImagePlugin
+
+    pixels, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
+    chunk, PIL.PngImagePlugin.MAX_TEXT_CHUNK = PIL.PngImagePlugin.MAX_TEXT_CHUNK, ICC_BYTES
+    try:
+        return PIL.Image.open(io.BytesIO(data), formats=READABLE)
+    finally:
+        PIL.Image.MAX_IMAGE_PIXELS = pixels
+        PIL.PngImagePlugin.MAX_TEXT_CHUNK = chunk
+
+
+def _decode_ppm(picture: PIL.Image.Image, data: bytes) -> np.ndarray:
+    """Colour PNM; Pillow would round binary 16-bit ones to 8 bits."""
+    tile: Any = picture.tile[0]  # type: ignore[attr-defined]
+    top = tile.args[1] if tile.codec_name == "ppm" else 255
+    if top <= 255:
+        return _from_pillow(picture)
+    shape = (picture.height, picture.width, 3)
+    samples = np.frombuffer(data, ">u2", math.prod(shape), tile.offset).reshape(shape)
+    return _full_range(samples, top)
 
 
 def _from_pillow(picture: PIL.Image.Image) -> np.ndarray:
     mode = picture.mode
-    see_through = "transparency" in picture.info
     if mode == "I":
         samples = np.asarray(picture)
-        if samples.min() >= 0 and samples.max() <= 65535:
-            return samples.astype(np.uint16)
-        return samples.astype(np.float32)
-    if mode == "F":
-        return np.asarray(picture, np.float32)
-    if mode.startswith("I;16"):
-        return np.asarray(picture).astype(np.uint16)
-    if mode in ("P", "RGB"):
-        target = "RGBA" if see_through else "RGB"
-    elif mode in ("1", "L"):
-        target = "LA" if see_through else "L"
-    else:
-        target = {"LA": "LA", "La": "LA", "RGBA": "RGBA", "RGBa": "RGBA", "PA": "RGBA"}.get(
-            mode, "RGB"
-        )
-    return np.asarray(picture if target == mode else picture.convert(target))
+        fits = samples.min() >= 0 and samples.max() <= 65535
+        return samples.astype(np.uint16 if fits else np.float32)
+    if mode == "F" or mode.startswith("I;16"):
+        return np.asarray(picture)
+    target = "L" if mode in ("1", "L", "LA", "La") else "RGB"
+    target += "A" if picture.has_transparency_data else ""
+    return np.asarray(picture.convert(target))
 
 
-def _decode_deep_png(data: bytes) -> np.ndarray:
-    """16-bit PNG; Pillow would round the colour ones to 8 bits."""
-    import imagecodecs
-
-    return imagecodecs.png_decode(data)
+def _decode_npy(data: bytes, limits: Limits) -> tuple[np.ndarray, bytes]:
+    samples = np.load(io.BytesIO(data), allow_pickle=False)
+    limits.check_samples(samples.shape[:2])
+    return samples, b""
 
 
 def _decode_tiff(data: bytes, limits: Limits) -> tuple[np.ndarray, bytes]:
-    import logging
-
     import tifffile
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it logs, it also raises
-    try:
-        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-            if len(tiff.pages) != 1:
-                raise InputError(f"holds {len(tiff.pages)} pages: extract the one to fit")
-            page: Any = tiff.pages[0]
-            limits.check_samples((page.imagelength, page.imagewidth))
-            photometric = page.photometric.name if page.photometric is not None else ""
-            if photometric in ("PALETTE", "SEPARATED", "YCBCR", "CIELAB"):
-                import PIL.Image
-
-                return _from_pillow(PIL.Image.open(io.BytesIO(data))), b""
-            samples = page.asarray()
-            if page.planarconfig is not None and page.planarconfig.name == "SEPARATE":
-                samples = np.moveaxis(samples, 0, -1)
-            if photometric == "MINISWHITE" and samples.dtype.kind == "u":
-                samples = np.iinfo(samples.dtype).max - samples
-            orientation = page.tags["Orientation"].value if "Orientation" in page.tags else 1
-            icc = bytes(page.iccprofile or b"")
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"cannot be read as a TIFF ({error})") from None
-    if samples.dtype.kind == "i" or samples.dtype == np.uint32:
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        if len(tiff.pages) > 1:
+            raise InputError(f"holds {len(tiff.pages)} pages: extract the one to fit")
+        page: Any = tiff.pages[0]
+        limits.check_samples((page.imagelength, page.imagewidth))
+        icc = bytes(page.iccprofile or b"")
+        kinds = tifffile.PHOTOMETRIC
+        if page.photometric in (kinds.PALETTE, kinds.SEPARATED, kinds.YCBCR, kinds.CIELAB):
+            return _from_pillow(_open_pillow(data)), icc  # oriented by Pillow
+        if page.samplesperpixel not in MODES or page.imagedepth > 1:
+            raise InputError(f"holds {page.samplesperpixel} channels: 1 to 4 make a picture")
+        samples = page.asarray()
+        orientation = page.tags["Orientation"].value if "Orientation" in page.tags else 1
+    if samples.ndim == 2:
+        samples = samples[..., None]
+    elif page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+        samples = np.moveaxis(samples, 0, -1)
+    if samples.dtype == np.bool_:
+        samples = samples.astype(np.uint8) * 255
+    elif samples.dtype in (np.uint8, np.uint16):
+        if page.bitspersample < 8 * samples.dtype.itemsize:
+            samples = _full_range(samples, 2**page.bitspersample - 1)
+    elif samples.dtype.kind in "iu":
         samples = samples.astype(np.float32)  # no full range to speak of: the data's own is taken
+    if page.photometric == kinds.MINISWHITE and samples.dtype.kind == "u":
+        top = np.iinfo(samples.dtype).max
+        samples = np.concatenate([top - samples[..., :1], samples[..., 1:]], axis=-1)
+    if tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples:
+        samples = _unmultiply(samples)
     return _orient(samples, int(orientation)), icc
 
 
-def _decode_other(data: bytes, suffix: str, limits: Limits) -> np.ndarray:
-    """What Pillow does not know, imageio's other plugins may (EXR, say)."""
-    import imageio.v3
+def _full_range(samples: np.ndarray, top: int) -> np.ndarray:
+    """Stretch integers of an odd depth, [0, top], to the whole of 8 or 16 bits."""
+    depth = 8 * samples.dtype.itemsize
+    stretched = samples.clip(0, top) * ((2**depth - 1) / top)
+    return np.rint(stretched).astype(DTYPES[depth])
 
+
+def _unmultiply(samples: np.ndarray) -> np.ndarray:
+    """Divide colours by the alpha in the last channel, as far as it leaves any."""
+    top = np.iinfo(samples.dtype).max if samples.dtype.kind == "u" else 1
+    colours, alpha = samples[..., :-1], samples[..., -1:]
+    divided = colours.astype(np.float64) * top / np.where(alpha == 0, top, alpha)
+    if samples.dtype.kind == "u":
+        divided = np.rint(divided).clip(0, top)
+    return np.concatenate([divided.astype(samples.dtype), alpha], axis=-1)
+
+
+def _worth_keeping(icc: bytes, channels: int) -> bool:
+    """Whether a colour profile can be read, fits the channels, and says more than 'sRGB'."""
+    import PIL.Image
+    import PIL.ImageCms as cms
+
+    space = b"GRAY" if channels < 3 else b"RGB "
+    if len(icc) > ICC_BYTES or icc[16:20] != space or icc[36:40] != b"acsp":
+        return False
     try:
-        samples = np.asarray(imageio.v3.imread(data, extension=suffix or ".bin"))
-    except Exception:
-        raise InputError("is not a picture that Pillow, tifffile or imageio can read") from None
-    limits.check_samples(samples.shape[:2])
-    return samples
+        profile = cms.ImageCmsProfile(io.BytesIO(icc))
+        if space == b"GRAY" or "sRGB" not in cms.getProfileDescription(profile):
+            return True
+        # a profile may call itself sRGB and be linear, say: look at what it does to colours
+        steps = np.linspace(0, 255, 6).astype(np.uint8)
+        colours = PIL.Image.fromarray(np.stack(np.meshgrid(steps, steps, steps), -1)[0])
+        moved = cms.profileToProfile(colours, profile, cms.createProfile("sRGB"))
+        return int(np.abs(np.asarray(colours, int) - np.asarray(moved, int)).max()) > 2
+    except Exception:  # lcms raises several types on damage
+        return False
 
 
 def _orient(samples: np.ndarray, orientation: int) -> np.ndarray:
@@ -328,8 +409,9 @@ def write_image(
 ) -> None:
     """Write samples of shape (height, width, channels), the format chosen by the suffix.
 
-    PNG and TIFF hold every depth that they can; others hold 8 bits. A path should be a temporary
-    one (see `inr.files.atomic_path`); an open file needs a `suffix`.
+    TIFF and `.npy` hold every depth, PNG 8 and 16 bits, others 8. BMP, PNM, TGA, JPEG 2000 and
+    `.npy` leave out the colour profile. A path should be a temporary one (see
+    `inr.files.atomic_path`); an open file needs a `suffix`.
 
     Raises:
         UsageError: the format is unknown, or cannot hold these channels or this depth.
@@ -364,15 +446,14 @@ def stream_tiff(
     """
     import tifffile
 
-    out = tifffile.memmap(
-        path, shape=(*shape, domain.channels), dtype=DTYPES[domain.depth], **_tiff_tags(domain)
+    # plain writes, no memory map: on a full disk that would kill the process
+    tifffile.imwrite(
+        path,
+        (band.tobytes() for band in rows),
+        shape=(*shape, domain.channels)[: 2 + (domain.channels > 1)],
+        dtype=DTYPES[domain.depth],
+        **_tiff_tags(domain),
     )
-    start = 0
-    for band in rows:
-        out[start : start + len(band)] = band.reshape(len(band), *out.shape[1:])
-        start += len(band)
-        out.flush()
-    del out
 
 
 def _writer(suffix: str, domain: ImageDomain) -> Callable[[BinaryIO, np.ndarray], None]:
@@ -388,13 +469,12 @@ def _writer(suffix: str, domain: ImageDomain) -> Callable[[BinaryIO, np.ndarray]
     import PIL.Image
 
     PIL.Image.init()
-    kind = PIL.Image.registered_extensions().get(suffix)
-    if kind not in PIL.Image.SAVE:
-        raise UsageError(f"no picture format has the suffix {suffix!r}: try .png, .jpg or .tif")
+    kind = PIL.Image.registered_extensions().get(suffix, "")
+    if kind not in ALPHA:
+        raise UsageError(f"pictures are not written as {suffix!r}: try .png, .jpg or .tif")
     if domain.depth == 32:
         raise UsageError(f"{suffix} cannot hold float values: write .tif or .npy")
-    opaque = kind in ("JPEG", "BMP", "PPM", "PCX")
-    if opaque and domain.channels in (2, 4):
+    if domain.channels in (2, 4) and not ALPHA[kind]:
         raise UsageError(f"{suffix} cannot hold an alpha channel: write .png, .webp or .tif")
     return lambda file, samples: _write_pillow(file, samples, domain, kind)
 
@@ -402,12 +482,19 @@ def _writer(suffix: str, domain: ImageDomain) -> Callable[[BinaryIO, np.ndarray]
 def _write_pillow(file: BinaryIO, samples: np.ndarray, domain: ImageDomain, kind: str) -> None:
     if samples.dtype == np.uint16:
         samples = np.rint(samples / 257).astype(np.uint8)
-    options: dict[str, Any] = {"icc_profile": domain.icc} if domain.icc else {}
-    if kind in ("WEBP", "AVIF"):
-        options |= {"lossless": True} if kind == "WEBP" else {"quality": 95}
-    if kind == "JPEG":
-        options |= {"quality": 95}
-    _pillow(samples).save(file, format=kind, **options)
+    options: dict[str, Any] = {"JPEG": {"quality": 95}, "AVIF": {"quality": 95}}.get(kind, {})
+    if kind == "WEBP":
+        options = {"lossless": True, "exact": True}  # colours under alpha 0 stay
+    turns_rgb = domain.channels == 2 or (domain.channels == 1 and kind == "WEBP")
+    if domain.icc and not turns_rgb:  # or it would describe other channels
+        options["icc_profile"] = domain.icc
+    try:
+        _pillow(samples).save(file, format=kind, **options)
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None):  # the disk's, not the encoder's
+            raise
+        size = f"{samples.shape[0]} x {samples.shape[1]}"
+        raise UsageError(f"{kind} cannot hold a picture of {size}: write .png or .tif") from error
 
 
 def _write_png(file: BinaryIO, samples: np.ndarray, domain: ImageDomain) -> None:
@@ -428,13 +515,15 @@ def _write_png(file: BinaryIO, samples: np.ndarray, domain: ImageDomain) -> None
 def _write_tiff(file: BinaryIO, samples: np.ndarray, domain: ImageDomain) -> None:
     import tifffile
 
+    if domain.channels == 1:  # with an axis of its own, rows would become pages
+        samples = samples[..., 0]
     tifffile.imwrite(file, samples, compression="zlib", **_tiff_tags(domain))
 
 
 def _tiff_tags(domain: ImageDomain) -> dict[str, Any]:
     return {
         "photometric": "rgb" if domain.channels >= 3 else "minisblack",
-        "planarconfig": "contig",
+        "planarconfig": "contig" if domain.channels > 1 else None,
         "extrasamples": ["unassalpha"] if domain.channels in (2, 4) else None,
         "iccprofile": domain.icc or None,
         "metadata": None,

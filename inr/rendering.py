@@ -16,22 +16,38 @@ if TYPE_CHECKING:
     from inr.signals.base import Domain
 
 BAND_POINTS = 1 << 18
-"""Points evaluated at a time; a band holds at least one row."""
+"""Points evaluated at a time."""
+
+LARGEST_SCALE = 1e6
 
 
 def bands(field: Field, axes: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]]:
     """Yield (rows of the first axis, values on them), covering the product of the axes.
 
-    Values have shape (rows, *lengths of the other axes, channels); no gradient is kept.
+    Values have shape (rows, *lengths of the other axes, channels); no gradient is kept. A band
+    holds at least one row, evaluated in parts where even that is too much at a time.
     """
     import torch
 
     inner = math.prod(len(axis) for axis in axes[1:])
     rows = max(1, BAND_POINTS // max(inner, 1))
-    with torch.no_grad():
-        for start in range(0, len(axes[0]), rows):
-            band = slice(start, min(start + rows, len(axes[0])))
-            yield band, field.on_grid([axes[0][band], *axes[1:]])
+    for start in range(0, len(axes[0]), rows):
+        band = slice(start, min(start + rows, len(axes[0])))
+        with torch.no_grad():  # not across the yield: the caller keeps its own mode
+            values = _on_grid(field, [axes[0][band], *axes[1:]])
+        yield band, values
+
+
+def _on_grid(field: Field, axes: Sequence[Tensor]) -> Tensor:
+    """`field.on_grid` in parts along the second axis, BAND_POINTS at a time."""
+    import torch
+
+    points = math.prod(len(axis) for axis in axes)
+    if len(axes) == 1 or points <= BAND_POINTS:
+        return field.on_grid(axes)
+    step = max(1, BAND_POINTS * len(axes[1]) // points)
+    parts = [field.on_grid([axes[0], part, *axes[2:]]) for part in axes[1].split(step)]
+    return torch.cat(parts, dim=1)
 
 
 def render(
@@ -53,8 +69,8 @@ def render(
         size: Samples per axis, (height, width) for an image. Default: the source's, or that of
             the crop, times `scale`.
         scale: Factor on the default size, instead of `size`.
-        crop: Start and length per axis in source samples, interleaved: (y, x, height, width) for
-            an image. It may be fractional.
+        crop: Start per axis, then length per axis, in source samples: (y, x, height, width) for
+            an image. They may be fractional.
         out: Array to fill, for example a memory-mapped file; shape (*size, channels).
 
     Returns:
@@ -70,11 +86,18 @@ def render(
         raise UsageError("this field has no domain: fit it to a signal, or load it from a file")
     starts, lengths = _window(domain, crop)
     shape = target_shape(domain, size, scale, crop)
+    full = (*shape, domain.channels)
+    dtype = domain.to_samples(np.zeros((0, domain.channels), np.float32)).dtype
     if out is None:
-        probe = domain.to_samples(np.zeros((0, domain.channels), np.float32))
-        out = np.empty((*shape, domain.channels), probe.dtype)
-    elif out.shape != (*shape, domain.channels):
-        raise UsageError(f"out has shape {out.shape}: expected {(*shape, domain.channels)}")
+        try:
+            out = np.empty(full, dtype)
+        except (MemoryError, ValueError):
+            raise UsageError(
+                f"a rendering of {_text(shape)} does not fit in memory: "
+                "give a smaller size or scale, or a crop"
+            ) from None
+    elif out.shape != full or not np.can_cast(dtype, out.dtype):
+        raise UsageError(f"out is {out.dtype} of {_text(out.shape)}: give {dtype} of {_text(full)}")
     for rows, samples in render_bands(field, domain, shape, starts, lengths):
         out[rows] = samples
     return out
@@ -102,11 +125,18 @@ def render_bands(
         rows = slice(start, min(start + step, shape[0]))
         first = axes[0][rows.start * over[0] : rows.stop * over[0]]
         local = [axis.to(device) for axis in (first, *axes[1:])]
-        values = torch.cat([band for _, band in bands(field, local)])
-        for axis, k in enumerate(over):
-            if k > 1:
-                values = values.unflatten(axis, (-1, k)).mean(axis + 1)
-        yield rows, domain.to_samples(values.cpu().numpy())
+        # more than one part only where the parts make up a single row
+        parts = [_cell_sums(part, over, rows) for _, part in bands(field, local)]
+        values = torch.stack(parts).sum(0) / over[0]
+        yield rows, domain.to_samples(values.float().cpu().numpy())
+
+
+def _cell_sums(values: Tensor, over: Sequence[int], rows: slice) -> Tensor:
+    """Means over the sub-samples of each cell, but sums along the first axis."""
+    for axis, k in enumerate(over[1:], 1):
+        if k > 1:
+            values = values.unflatten(axis, (-1, k)).mean(axis + 1)
+    return values.unflatten(0, (rows.stop - rows.start, -1)).sum(1)
 
 
 def target_shape(
@@ -121,12 +151,14 @@ def target_shape(
         raise UsageError("give size or scale, not both")
     if size is None:
         factor = 1.0 if scale is None else scale
-        if not 0 < factor <= 1e6:
-            raise UsageError(f"scale is {scale}: give a number above 0")
+        if not 0 < factor <= LARGEST_SCALE:
+            raise UsageError(f"scale is {scale}: give a number above 0, at most {LARGEST_SCALE:g}")
         return tuple(max(1, round(n * factor)) for n in lengths)
-    if len(size) != len(domain.shape) or any(n < 1 for n in size):
-        raise UsageError(f"size is {tuple(size)}: give {len(domain.shape)} numbers from 1 up")
-    return tuple(int(n) for n in size)
+    whole = tuple(int(n) for n in size if 1 <= n < math.inf and n == int(n))
+    if not len(size) == len(whole) == len(domain.shape):
+        dims = len(domain.shape)
+        raise UsageError(f"size is {_text(size)}: give {dims} whole numbers from 1 up")
+    return whole
 
 
 def _window(
@@ -137,9 +169,15 @@ def _window(
     if crop is None:
         return (0.0,) * dims, tuple(float(n) for n in domain.shape)
     if len(crop) != 2 * dims:
-        raise UsageError(f"crop is {tuple(crop)}: give {2 * dims} numbers, starts then lengths")
+        raise UsageError(f"crop is {_text(crop)}: give {2 * dims} numbers, starts then lengths")
     starts, lengths = tuple(crop[:dims]), tuple(crop[dims:])
     for start, length, n in zip(starts, lengths, domain.shape, strict=True):
-        if not (start >= 0 and length > 0 and start + length <= n):
-            raise UsageError(f"crop {tuple(crop)} leaves the domain of {tuple(domain.shape)}")
+        if not (start >= 0 and length > 0 and start + length <= n * (1 + 1e-9)):
+            raise UsageError(
+                f"crop is {_text(crop)}: give starts then lengths within {_text(domain.shape)}"
+            )
     return starts, lengths
+
+
+def _text(numbers: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{n:g}" if n % 1 else str(int(n)) for n in numbers) + ")"

@@ -1,0 +1,102 @@
+"""Throw mutated `.inr` files at the parser: a program of its own, with production limits.
+
+    python tests/fuzz.py --count 200000 --deep 10000 --seed 1
+
+Prints JSON: what came of the files, the slowest of them, the growth of memory. Exits 1 on an
+exception that is not one of ours. `--count` files are damaged as storage and networks damage them,
+`--deep` ones have right checksums around contents that lie, and are decoded whole.
+"""
+
+import argparse
+import json
+import random
+import resource
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from inr.codec.decode import decode, inspect, symbols
+from inr.errors import InrError
+from tests.mutate import mutate, outcome, resealed
+
+
+def seeds() -> list[bytes]:
+    """Files of each field and of several kinds of picture, made on the spot."""
+    import numpy as np
+    import torch
+
+    import fields
+    from inr.codec.encode import encode
+    from inr.signals.image import Image
+
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 1, 24 * 32).reshape(24, 32, 1)
+    made = []
+    for channels in (1, 2, 3, 4):
+        noise = ramp + 0.1 * rng.random((24, 32, channels))
+        for samples in (
+            (noise * 200).astype(np.uint8),
+            (noise * 60000).astype(np.uint16),
+            noise.astype(np.float32),
+        ):
+            image = Image.from_array(samples, icc=b"profile" * 9 if channels == 3 else b"")
+            for name, more in (
+                ("siren", {"hidden_features": 8, "hidden_layers": 1}),
+                ("grid", {"resolution": [24, 32], "levels": 3}),
+                ("grid", {"resolution": 40, "levels": 4, "log2_table": 6, "hidden_layers": 0}),
+            ):
+                torch.manual_seed(0)
+                field = fields.create(name, 2, channels, **more)
+                field.adapt(image.statistics())
+                field.domain = image.domain
+                made.append(encode(field, image, target_psnr=30.0))
+    return made
+
+
+def memory() -> int:
+    """Peak resident memory in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=200_000)
+    parser.add_argument("--deep", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    rng = random.Random(args.seed)
+    files = seeds()
+    for data in files:  # everything is loaded and has run once before memory and time are taken
+        decode(data)
+    for _ in range(200):
+        outcome(decode, resealed(rng.choice(files), rng), InrError)
+
+    originals = set(files)
+    tally: Counter[str] = Counter()
+    slowest = 0.0
+    before = memory()
+    for i in range(args.count + args.deep):
+        deep = i >= args.count
+        one, two = rng.choice(files), rng.choice(files)
+        data = resealed(one, rng) if deep else mutate(one, two, rng)
+        begin = time.perf_counter()
+        result = outcome(decode if deep else lambda d: symbols(inspect(d)), data, InrError)
+        slowest = max(slowest, time.perf_counter() - begin)
+        # damage that changes a file and still decodes would be silent corruption
+        assert deep or result != "value" or data in originals
+        tally[("deep " if deep else "") + result] += 1
+    report = {
+        "seeds": len(files),
+        "outcomes": dict(tally),
+        "slowest_ms": round(1e3 * slowest, 1),
+        "memory_growth_mib": round((memory() - before) / 2**20, 1),
+    }
+    print(json.dumps(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
