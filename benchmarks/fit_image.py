@@ -97,8 +97,11 @@ def main() -> None:
         curve = list(run)
         times[name] = [next((t for t, q in curve if q >= goal), None) for goal in TARGETS]
         rows.append(
-            [name, *(f"{t:.2f} s" if t is not None else "-" for t in times[name])]
-            + [f"{curve[-1][1]:.2f} dB"]
+            [
+                name,
+                *(f"{t:.2f} s" if t is not None else "-" for t in times[name]),
+                f"{curve[-1][1]:.2f} dB",
+            ]
         )
     print(f"\n{args.image} at {small.domain.height} x {small.domain.width}\n")
     print(table(["", *(f"to {g:.0f} dB" for g in TARGETS), f"after {args.seconds:.0f} s"], rows))

@@ -21,6 +21,7 @@ class Limits:
         symbols: Quantised parameters in a file.
         symbols_per_byte: Parameters per byte of their chunk; a coded parameter never costs less
             than 1/256 bit, so more is a lie.
+        source_bytes: Size of a picture (or other source) to be fitted.
         samples: Pixels (or other samples) of a source image, or of one decoded array.
     """
 
@@ -30,6 +31,7 @@ class Limits:
     rows: int = 4096
     symbols: int = 1 << 27
     symbols_per_byte: int = 2048
+    source_bytes: int = 1 << 32
     samples: int = 1 << 28
 
     def check(self, what: str, value: int, limit: int) -> int:

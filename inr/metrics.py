@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 
 def psnr(mse: float, value_range: float) -> float:
-    """PSNR in dB for a mean squared error and a range R; infinite for no error."""
-    return math.inf if mse <= 0 else 10 * math.log10(value_range**2 / mse)
+    """PSNR in dB for a mean squared error and a range R; infinite for no error, -inf for inf."""
+    if not 0 < mse < math.inf:
+        return math.inf if mse <= 0 else -math.inf
+    return 10 * math.log10(value_range**2 / mse)
 
 
 def psnr_arrays(a: np.ndarray, b: np.ndarray, value_range: float) -> float:

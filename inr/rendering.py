@@ -84,7 +84,7 @@ def render(
     domain = field.domain
     if domain is None:
         raise UsageError("this field has no domain: fit it to a signal, or load it from a file")
-    starts, lengths = _window(domain, crop)
+    starts, lengths = window(domain, crop)
     shape = target_shape(domain, size, scale, crop)
     full = (*shape, domain.channels)
     dtype = domain.to_samples(np.zeros((0, domain.channels), np.float32)).dtype
@@ -146,7 +146,7 @@ def target_shape(
     crop: Sequence[float] | None,
 ) -> tuple[int, ...]:
     """Samples per axis of a rendering; see `render`."""
-    _, lengths = _window(domain, crop)
+    _, lengths = window(domain, crop)
     if size is not None and scale is not None:
         raise UsageError("give size or scale, not both")
     if size is None:
@@ -161,7 +161,7 @@ def target_shape(
     return whole
 
 
-def _window(
+def window(
     domain: Domain, crop: Sequence[float] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Starts and lengths of a crop, checked against the domain."""

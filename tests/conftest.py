@@ -18,7 +18,8 @@ ASSETS = ROOT / "assets"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    # small tensors: a second thread costs more than it gives, most of all on a busy machine
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

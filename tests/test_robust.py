@@ -38,7 +38,9 @@ def test_fuzz_200_000_files():
 
 @pytest.mark.slow
 def test_fuzz_deep():
-    done = run(sys.executable, "tests/fuzz.py", "--count", "500000", "--deep", "100000", "--seed", "7")
+    done = run(
+        sys.executable, "tests/fuzz.py", "--count", "500000", "--deep", "100000", "--seed", "7"
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout)
     assert report["slowest_ms"] <= 100

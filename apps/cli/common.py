@@ -1,9 +1,11 @@
-"""What the verbs share: parsers that fail in one line, events, output names."""
+"""What the verbs share: parsers that fail in one line, inputs, outputs."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
+import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +13,36 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from inr.errors import InrError, UsageError
+from inr.errors import InputError, OutputError, UsageError
+from inr.limits import Limits
 
 
-def new_parser(verb: str, description: str) -> ArgumentParser:
+class Parser(ArgumentParser):
+    """A parser whose `--print_config` shows what shapes a result, not this run's files and flags.
+
+    Attributes:
+        settings: Options beyond `field` and `recipe` that a printed configuration names, where
+            they are not at their defaults.
+    """
+
+    settings: Sequence[str] = ()
+
+    def dump(self, namespace: Namespace, *args: Any, **kwargs: Any) -> str:
+        """Serialise a configuration; `--config` reads it back."""
+        kept = Namespace(field=namespace.field, recipe=namespace.recipe)
+        for key in self.settings:
+            if namespace[key] != self.get_default(key):
+                kept[key] = namespace[key]
+        return super().dump(kept, *args, **(kwargs | {"skip_validation": True}))
+
+    def format_help(self, *args: Any) -> str:
+        """Show `--field NAME`, which is short for `--field.name NAME`."""
+        return super().format_help(*args).replace("--field.name NAME", "--field NAME")
+
+
+def new_parser(verb: str, description: str) -> Parser:
     """A parser for one verb, with the options that all of them have."""
-    parser = ArgumentParser(
+    parser = Parser(
         prog=f"inr {verb}", description=description, exit_on_error=False, allow_abbrev=False
     )
     parser.add_argument("--json", action="store_true", help="one JSON line per event")
@@ -29,84 +55,86 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     try:
         return parser.parse_args(list(argv))
     except argparse.ArgumentError as error:
-        text = " ".join(str(error).split())
-        text = text.replace("Parser key ", "").replace("Expected a <class", "expected <class")
+        text = " ".join(str(error).split()).replace("Parser key ", "")
+        text = re.sub(r"Expected an? <class '(\w+)'>. Got value:", r"expected \1, got", text)
+        text = re.sub(r"Expected a typing.Literal\[(.*)\]. Got value:", r"give \1, not", text)
         verb = parser.prog.removeprefix("inr ")
         raise UsageError(f"{verb}: {text} (see `{parser.prog} --help`)") from None
 
 
 def add_output_options(parser: ArgumentParser) -> None:
-    """-o, -f and --skip-existing."""
+    """-o, -f, --skip-existing, --threads and -q."""
     parser.add_argument("-o", "--output", type=str, help="file to write; - for standard output")
     parser.add_argument("-f", "--force", action="store_true", help="replace existing files")
     parser.add_argument(
-        "--skip-existing", action="store_true", help="leave existing outputs alone, quietly"
+        "--skip-existing",
+        action="store_true",
+        help="leave existing outputs alone, quietly, even with -f",
     )
+    parser.add_argument("--threads", type=int, help="CPU threads of torch")
+    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
 
 
-class Voice:
-    """Tells a person or a program what happens.
+def set_threads(count: int | None) -> None:
+    """Bound the CPU threads of torch, where the user asked for it."""
+    if count is None:
+        return
+    if not 1 <= count <= 1024:
+        raise UsageError(f"--threads is {count}: give a number from 1 to 1024")
+    import torch
 
-    Args:
-        as_json: One JSON line per event instead of text.
-        quiet: No text.
-        to_stderr: Because standard output carries the result itself.
+    torch.set_num_threads(count)
+
+
+def read_input(source: str) -> bytes:
+    """Bytes of an `.inr` file or of standard input, within the limits."""
+    from inr.files import read_bytes
+
+    limit = Limits().file_bytes
+    if source != "-":
+        return read_bytes(source, limit)
+    data = sys.stdin.buffer.read(limit + 1)
+    if len(data) > limit:
+        raise InputError(f"is larger than {limit:,} bytes")
+    return data
+
+
+def check_output(target: str, source: str, *, force: bool, skip: bool) -> bool:
+    """Whether to go on and write `target`.
+
+    Raises:
+        OutputError: it exists and may not be replaced, or nothing can be written there.
+        UsageError: it is a terminal.
     """
-
-    def __init__(self, as_json: bool, quiet: bool = False, to_stderr: bool = False) -> None:
-        self.as_json = as_json
-        self.quiet = quiet
-        self._stream = sys.stderr if to_stderr else sys.stdout
-
-    def event(self, event: dict[str, Any], text: str | None = None) -> None:
-        """Say one thing: the event as JSON, or its text if it has one."""
-        if self.as_json:
-            line = json.dumps(event, default=str, allow_nan=False)
-        elif text is not None and not self.quiet:
-            line = printable(text)
-        else:
-            return
-        print(line, file=self._stream, flush=True)
-
-    def failure(self, name: str, error: InrError) -> None:
-        """Say that one of several inputs failed."""
-        message = " ".join(str(error).split())
-        if self.as_json:
-            self.event({"event": "error", "input": name, "error": message})
-        print(printable(f"inr: {message}"), file=sys.stderr)
-
-
-def printable(text: str) -> str:
-    """Text for a terminal: whatever a file says must not move the cursor."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
-
-
-def number(value: float) -> float | None:
-    """A float for JSON: None where it is infinite."""
-    return round(value, 4) if abs(value) < 1e300 else None
-
-
-def check_output(path: str, force: bool, skip: bool) -> bool:
-    """Whether to go on and write `path`; raises where it exists and may not be replaced."""
-    if path == "-":
+    if target == "-":
         if sys.stdout.isatty():
             raise UsageError("a binary file does not go to a terminal: use -o FILE, or a pipe")
         return True
-    target = Path(path)
-    if target.is_dir():
-        raise UsageError(f"{path}: is a folder; give a file name, or use --out-dir")
-    if not target.exists() or force:
-        return True
-    if skip:
-        return False
-    from inr.errors import OutputError
+    from inr.files import check_target
 
-    raise OutputError(f"{path}: exists already; give another name, or -f to replace it")
+    with contextlib.suppress(OSError):
+        if skip and Path(target).is_file():
+            return False
+    if os.path.realpath(source) == str(check_target(target, overwrite=force)):
+        raise OutputError(f"{target}: is the input itself; give another name")
+    return True
 
 
-def exit_code(codes: Sequence[int]) -> int:
-    """One input: its own code. Several: 1 if some failed, or the code that they all share."""
-    failed = [code for code in codes if code]
-    if not failed:
-        return 0
-    return failed[0] if len(codes) == 1 else 1
+def write_stdout(data: bytes) -> None:
+    """Write the result itself to standard output."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output: {(error.strerror or str(error)).lower()}") from None
+
+
+def make_folder(path: str) -> None:
+    """Make a folder for outputs, if it is not there."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(f"{path}: cannot be made a folder for outputs ({reason})") from None

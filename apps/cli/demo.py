@@ -5,10 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
 
-from apps.cli.common import Voice, new_parser, number, parse
+from apps.cli.common import make_folder, new_parser, parse
+from apps.cli.voice import Voice, number, printable
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SAMPLE = Path(__file__).parents[2] / "assets" / "coffee.png"
 
@@ -16,7 +21,8 @@ SAMPLE = Path(__file__).parents[2] / "assets" / "coffee.png"
 def run(argv: Sequence[str]) -> int:
     """Run the demonstration; returns the exit code."""
     args = parse(parser(), argv)
-    voice = Voice(args.json)
+    voice = Voice(args)
+    make_folder(args.out_dir)
     voice.event({"event": "start"}, "loading torch and lightning (a few seconds)")
 
     import numpy as np
@@ -33,9 +39,8 @@ def run(argv: Sequence[str]) -> int:
     image = inr.open(source)
     assert isinstance(image, Image)
     begin = time.perf_counter()
-    fit = inr.fit(image, callbacks=[] if args.json else [ProgressBar(source.name)])
+    fit = inr.fit(image, callbacks=[] if args.json else [ProgressBar(printable(source.name))])
     folder = Path(args.out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     stored = folder / f"{source.stem}.inr"
     size = inr.save(fit, stored)
     coded = time.perf_counter()
@@ -96,8 +101,9 @@ def run(argv: Sequence[str]) -> int:
             "seconds": round(fit.seconds, 3),
             "page": str(folder / "index.html"),
         },
-        "\n".join(f"{key:<8}{value}" for key, value in facts.items())
-        + f"\n\npictures and page: {folder / 'index.html'}",
+        *(f"{key:<8}{value}" for key, value in facts.items()),
+        "",
+        f"pictures and page: {folder / 'index.html'}",
     )
     return 0
 
@@ -110,7 +116,7 @@ def parser() -> ArgumentParser:
     return p
 
 
-def _eight_bits(samples):  # type: ignore[no-untyped-def]
+def _eight_bits(samples: np.ndarray) -> np.ndarray:
     import numpy as np
 
     if samples.dtype == np.uint8:

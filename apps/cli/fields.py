@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser
 
-from apps.cli.common import Voice, new_parser, parse
+from apps.cli.common import new_parser, parse
+from apps.cli.voice import Voice
 from inr.errors import UsageError
 
 
@@ -16,7 +17,7 @@ def run(argv: Sequence[str]) -> int:
     args = parse(parser(), argv)
     from fields import registry
 
-    voice = Voice(args.json)
+    voice = Voice(args)
     if args.name is None:
         for name in registry.names():
             summary = registry.FIELDS[name][1]
@@ -30,15 +31,17 @@ def run(argv: Sequence[str]) -> int:
     except FieldError as error:
         raise UsageError(str(error)) from None
     parameters = inspect.signature(cls).parameters
-    names = hyperparameter_names(cls)
+    defaults = {name: parameters[name].default for name in hyperparameter_names(cls)}
     voice.event(
         {
             "name": args.name,
             "smoothness": None if cls.smoothness > 1e9 else cls.smoothness,
-            "hyperparameters": {n: parameters[n].default for n in names},
+            "hyperparameters": defaults,
         },
-        f"{args.name}: {inspect.cleandoc(cls.__doc__ or '')}\n\ndefaults:\n"
-        + "\n".join(f"  --field.{n} {parameters[n].default}" for n in names),
+        *f"{args.name}: {inspect.cleandoc(cls.__doc__ or '')}".splitlines(),
+        "",
+        "defaults:",
+        *(f"  --field.{name} {default}" for name, default in defaults.items()),
     )
     return 0
 

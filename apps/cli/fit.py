@@ -2,144 +2,189 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import inspect
 import itertools
+import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from apps.cli.common import (
-    Voice,
+    Parser,
     add_output_options,
     check_output,
-    exit_code,
+    make_folder,
     new_parser,
-    number,
     parse,
+    set_threads,
+    write_stdout,
 )
+from apps.cli.info import EXACT
+from apps.cli.voice import STDIN, Voice, complain, each, number, printable
 from inr import presets
-from inr.errors import InrError, TargetNotReached, UsageError
+from inr.errors import TargetNotReached, UsageError
 from inr.presets import Preset, Recipe
 
+if TYPE_CHECKING:
+    from fields.base import Field
+    from inr.fitting.callbacks import StopOnSignal
+    from inr.fitting.fit import Fit
+
 KIND = "image"
-FIELD_HELP = "name of the field; `inr fields` lists them, `inr fields NAME` its hyperparameters"
+FIELD_HELP = (
+    "which field; `inr fields` lists them, `inr fit --field NAME --help` its hyperparameters"
+)
 
 
 def run(argv: Sequence[str]) -> int:
     """Fit each input; returns the exit code."""
     argv = _rewritten(argv)
     name = _chosen_field(argv)
-    show_help = any(a in ("-h", "--help") for a in argv)
+    plain = name is None and any(a in ("-h", "--help") for a in argv)
     # the field's class brings torch: plain --help does without
-    needs_class = not show_help or any(a.startswith("--field.name") for a in argv)
-    args = parse(parser(name, with_class=needs_class), argv)
-    jobs = _jobs(args)
+    args = parse(parser(name, with_class=not plain), argv)
+    targets = dict(_jobs(args))
+    _check(args)
     preset = _preset(args)
-
-    voice = Voice(args.json, args.quiet, to_stderr=args.output == "-")
-    codes = []
-    for source, target in jobs:
-        try:
-            codes.append(_fit_one(source, target, preset, args, voice))
-        except InrError as error:
-            if len(jobs) == 1:
-                raise
-            voice.failure(source, error)
-            codes.append(error.exit_code)
-        if codes[-1] >= 128:  # stopped by hand: the rest is not begun
-            return codes[-1]
-    return exit_code(codes)
+    set_threads(args.threads)
+    if args.out_dir:
+        make_folder(args.out_dir)
+    voice = Voice(args, to_stderr=args.output == "-")
+    return each(
+        args.inputs, lambda source: _fit(source, targets[source], preset, args, voice), voice
+    )
 
 
-def parser(field_name: str = "grid", *, with_class: bool = False) -> ArgumentParser:
+def parser(field_name: str | None = None, *, with_class: bool = False) -> Parser:
     """The parser; with the field's class it also takes that field's hyperparameters."""
+    base = presets.for_field(KIND, field_name) if field_name else presets.default(KIND)
     p = new_parser("fit", "Fit a field to each input and store it as a compressed .inr file.")
     p.add_argument("inputs", nargs="+", help="files to fit; - for standard input")
     add_output_options(p)
     p.add_argument("--out-dir", type=str, help="folder for the outputs; made if it is not there")
+    p.add_argument("--resume", action="store_true", help="go on from OUTPUT.snapshot if it exists")
     p.add_argument(
         "--config", action="config", help="preset by name (image/grid-fast) or YAML file"
     )
-    p.add_argument("--steps", type=int | None, help="budget in optimiser steps")
-    p.add_argument("--seconds", type=float | None, help="budget in seconds of fitting")
-    p.add_argument("--psnr", type=float | None, help="stop at this quality, in dB")
+    p.add_argument("--steps", type=int, help="budget in optimiser steps")
+    p.add_argument("--seconds", type=float, help="budget in seconds of fitting")
+    p.add_argument("--psnr", type=float, help="stop at this quality, in dB")
     p.add_argument("--seed", type=int, default=0, help="seed of initialisation and batches")
     p.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
-    p.add_argument("--threads", type=int | None, help="CPU threads of torch")
     p.add_argument("--max-loss-db", type=float, default=0.1, help="PSNR that coding may cost")
-    p.add_argument("--resume", action="store_true", help="go on from OUTPUT.snapshot if it exists")
-    p.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
-    p.add_argument("--field.name", type=str, default=field_name, help=FIELD_HELP)
-    p.add_class_arguments(Recipe, "recipe", sub_configs=False)
-    preset = presets.for_field(KIND, field_name)
-    p.set_defaults({f"recipe.{k}": v for k, v in vars(preset.recipe).items()})
+    p.settings = ("steps", "seconds", "psnr", "seed", "device", "max_loss_db", "threads")
+    p.add_argument("--field.name", type=str, default=base.field, help=FIELD_HELP)
     if with_class:
-        _add_hyperparameters(p, preset)
+        _add_hyperparameters(p, base)
+    training = p.add_argument_group("how the field is trained")
+    training.add_class_arguments(Recipe, "recipe", as_group=False)
+    p.set_defaults({f"recipe.{k}": v for k, v in vars(base.recipe).items()})
     return p
 
 
-def _add_hyperparameters(p: ArgumentParser, preset: Preset) -> None:
-    """One option for each keyword of the field's constructor; null leaves it to the field."""
+def _add_hyperparameters(p: Parser, base: Preset) -> None:
+    """One option for each keyword of the field's constructor, as its docstring tells it."""
     import typing
 
-    from fields import registry
-    from fields.base import FieldError, hyperparameter_names
+    import docstring_parser
 
-    try:
-        cls = registry.field_class(preset.field)
-    except FieldError as error:
-        raise UsageError(f"--field: {error}") from None
+    from fields.base import hyperparameter_names
+
+    cls = _field_class(base.field)
     hints = typing.get_type_hints(cls.__init__)
     defaults = inspect.signature(cls).parameters
+    texts = {x.arg_name: x.description for x in docstring_parser.parse(cls.__doc__ or "").params}
+    adaptive = cls.suggest((64, 64))
+    group = p.add_argument_group(f"hyperparameters of {base.field}")
     for name in hyperparameter_names(cls):
-        p.add_argument(
+        text = " ".join((texts.get(name) or "").replace("%", "%%").split())
+        fallback = None if name in adaptive else defaults[name].default
+        group.add_argument(
             f"--field.{name}",
-            type=hints[name] | None,
-            default=preset.hyperparameters.get(name),
-            help=f"null: {defaults[name].default!r}, or what suits the signal",
+            type=hints[name],
+            default=base.hyperparameters.get(name, fallback),
+            help=f"{text} null: what suits the signal." if name in adaptive else text,
         )
 
 
 def _rewritten(argv: Sequence[str]) -> list[str]:
-    """`--field NAME` is short for `--field.name NAME`; presets by name become paths."""
-    out: list[str] = []
-    for i, word in enumerate(argv):
-        if word == "--field" or word.startswith("--field="):
-            word = word.replace("--field", "--field.name", 1)
+    """`--field NAME` is short for `--field.name NAME`; presets by name become paths.
+
+    Configurations move to the front, so that an option wins over them wherever it stands.
+    """
+    configs: list[str] = []
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word == "--":
+            rest += [word, *words]
+        elif word == "--config":
+            value = next(words, None)
+            if value is None:
+                raise UsageError("fit: --config needs a preset's name or a file")
+            configs.append(f"--config={presets.path_of(value)}")
         elif word.startswith("--config="):
-            word = "--config=" + str(presets.path_of(word.partition("=")[2]))
-        elif i and argv[i - 1] == "--config":
-            word = str(presets.path_of(word))
-        out.append(word)
-    return out
+            configs.append(f"--config={presets.path_of(word.partition('=')[2])}")
+        elif word == "--field" or word.startswith("--field="):
+            rest.append(word.replace("--field", "--field.name", 1))
+        else:
+            rest.append(word)
+    return configs + rest
 
 
-def _chosen_field(argv: Sequence[str]) -> str:
-    """The field's name: from the command line, else from the config, else the default."""
-    import yaml
-
-    given = {}
+def _chosen_field(argv: Sequence[str]) -> str | None:
+    """The field's name: from the command line, else from a configuration."""
+    name = None
     for word, following in itertools.pairwise([*argv, ""]):
         key, _, value = word.partition("=")
-        given[key] = value or following
-    if "--field.name" in given:
-        return given["--field.name"]
-    if "--config" in given:
-        try:
-            items = yaml.safe_load(Path(given["--config"]).read_text(encoding="utf-8"))
-            return str(items["field"]["name"])
-        except (OSError, UnicodeError, TypeError, KeyError, yaml.YAMLError):
-            pass  # it names no field, or the parser will say what is wrong with it
-    return presets.default(KIND).field
+        if key == "--config":
+            name = presets.read(Path(value)).get("field", {}).get("name", name)
+        elif key == "--field.name":
+            name = value or following
+    return name
+
+
+def _check(args: Namespace) -> None:
+    """Refuse numbers that no fit could use."""
+    if not 0 <= args.seed < 1 << 63:
+        raise UsageError(f"--seed is {args.seed}: give a whole number from 0 to 2^63 - 1")
+    if not 0 <= args.max_loss_db <= 100:
+        raise UsageError(f"--max-loss-db is {args.max_loss_db}: give dB from 0 to 100")
 
 
 def _preset(args: Namespace) -> Preset:
+    """What was asked for, refused here if no such field can be built."""
+    import torch
+
+    from fields.base import FieldError
+
     given = {k: v for k, v in vars(args.field).items() if k != "name" and v is not None}
-    return Preset(args.field.name, given, Recipe(**vars(args.recipe)))
+    preset = Preset(args.field.name, given, Recipe(**vars(args.recipe)))
+    cls = _field_class(preset.field)
+    try:
+        with torch.device("meta"):  # its checks, without its memory
+            cls(2, 3, **(cls.suggest((64, 64)) | given))
+    except FieldError as error:
+        raise UsageError(f"--field {preset.field}: {error}") from None
+    return preset
+
+
+def _field_class(name: str) -> type[Field]:
+    from fields import registry
+    from fields.base import FieldError
+
+    try:
+        return registry.field_class(name)
+    except FieldError as error:
+        raise UsageError(f"--field: {error}") from None
 
 
 def _jobs(args: Namespace) -> list[tuple[str, str]]:
@@ -148,104 +193,116 @@ def _jobs(args: Namespace) -> list[tuple[str, str]]:
         raise UsageError("-o names one file: for several inputs give --out-dir")
     jobs = []
     for source in args.inputs:
-        if source == "-":
-            if not args.output:
-                raise UsageError("standard input has no name: say where to write with -o")
-            target = args.output
-        else:
-            path = Path(source)
-            folder = Path(args.out_dir) if args.out_dir else path.parent
-            target = args.output or str(folder / f"{path.stem}.inr")
-        jobs.append((source, target))
-    targets = [target for _, target in jobs]
-    for target in targets:
-        if targets.count(target) > 1:
+        if source == "-" and not args.output:
+            raise UsageError("standard input has no name: say where to write with -o")
+        folder = Path(args.out_dir) if args.out_dir else Path(source).parent
+        jobs.append((source, args.output or str(folder / f"{Path(source).stem}.inr")))
+    counts = collections.Counter(os.path.realpath(target) for _, target in jobs)
+    for _, target in jobs:
+        if counts[os.path.realpath(target)] > 1:
             raise UsageError(f"several inputs would become {target}: fit them one by one with -o")
     return jobs
 
 
-def _fit_one(source: str, target: str, preset: Preset, args: Namespace, voice: Voice) -> int:
-    if not check_output(target, args.force, args.skip_existing):
+def _fit(source: str, target: str, preset: Preset, args: Namespace, voice: Voice) -> int:
+    """Fit one input; returns its exit code."""
+    # what an interrupted run wrote is to be replaced by what comes of it
+    unfinished = args.resume and target != "-" and Path(f"{target}.snapshot").exists()
+    force = args.force or unfinished
+    skip = args.skip_existing and not unfinished
+    if not check_output(target, source, force=force, skip=skip):
         voice.event({"event": "skipped", "input": source, "output": target})
         return 0
-
-    import torch
 
     import inr
     from inr.codec.encode import encode
     from inr.files import write_bytes
     from inr.fitting.callbacks import ProgressBar, Report, StopOnSignal
     from inr.fitting.snapshot import Snapshot
-    from inr.metrics import bits_per_pixel
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    if args.out_dir:
-        _make_folder(args.out_dir)
     image = inr.open(sys.stdin.buffer.read() if source == "-" else source)
     stop = StopOnSignal()
-    snapshot = Snapshot(f"{target}.snapshot", resume=args.resume) if target != "-" else None
-    bar = Report(voice.event, 1.0) if args.json else ProgressBar(source)
-    callbacks: list[Any] = [stop, *([snapshot] if snapshot else [])]
-    if args.json or not args.quiet:
-        callbacks.append(bar)
-    fit = inr.fit(
-        image,
-        preset,
-        steps=args.steps,
-        seconds=args.seconds,
-        psnr=args.psnr,
-        seed=args.seed,
-        device=args.device,
-        callbacks=callbacks,
-    )
+    snapshot = None if target == "-" else Snapshot(f"{target}.snapshot", resume=args.resume)
+    callbacks: list[Any] = [stop] if snapshot is None else [stop, snapshot]
+    if voice.as_json:
+        callbacks.append(Report(voice.event, 1.0))
+    elif not voice.quiet:
+        callbacks.append(ProgressBar(printable(source)))
+    budget = {"steps": args.steps, "seconds": args.seconds, "psnr": args.psnr}
+    try:
+        fit = inr.fit(
+            image, preset, **budget, seed=args.seed, device=args.device, callbacks=callbacks
+        )
+    except KeyboardInterrupt:  # the second one
+        return 128 + (stop.received or signal.SIGINT)
+    given = STDIN if source == "-" else source
+    name = "standard output" if target == "-" else target
     begin = time.perf_counter()
-    data = encode(fit.field, image, max_loss_db=args.max_loss_db, target_psnr=args.psnr)
-    encoding = time.perf_counter() - begin
-    if target == "-":
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    else:
-        write_bytes(target, data, overwrite=args.force)
-        if snapshot and not stop.received:
-            snapshot.discard()
+    with _finishing(stop, name):
+        data = encode(fit.field, image, max_loss_db=args.max_loss_db, target_psnr=args.psnr)
+        seconds_encoding = time.perf_counter() - begin
+        if target == "-":
+            write_stdout(data)
+        else:
+            write_bytes(target, data, overwrite=force)
+    whole = fit.ended != "stopped"
+    if whole and snapshot is not None:
+        snapshot.discard()
 
-    from inr.codec.decode import inspect as inspect_file
-
-    quality = inspect_file(data).psnr or 0.0
-    bpp = bits_per_pixel(len(data), image.domain.shape[0] * image.domain.shape[1])
-    shown = "exact" if quality > 600 else f"{quality:.2f} dB"
-    voice.event(
-        {
-            "event": "done",
-            "input": source,
-            "output": target,
-            "psnr": None if quality > 600 else quality,
-            "psnr_fit": number(fit.metrics["psnr_float"]),
-            "bytes": len(data),
-            "bpp": round(bpp, 4),
-            "steps": fit.steps,
-            "seconds": round(fit.seconds, 3),
-            "seconds_encoding": round(encoding, 3),
-            "ended": fit.ended,
-        },
-        f"{source} -> {target}: {shown}, {len(data):,} bytes, {bpp:.3f} bpp, "
-        f"{fit.steps} steps in {fit.seconds:.1f} s, encoded in {encoding:.1f} s",
-    )
+    event = _done(fit, data) | {"seconds_encoding": round(seconds_encoding, 3)}
+    shown = "exact" if event["psnr"] is None else f"{event['psnr']:.2f} dB"
+    lines = [
+        f"{given} -> {name}: {shown}, {len(data):,} bytes, {event['bpp']:.3f} bpp, "
+        f"{fit.steps} steps in {fit.seconds:.1f} s, encoded in {seconds_encoding:.1f} s"
+    ]
+    if not whole and snapshot is not None:
+        lines.append("stopped before its end; the same command with --resume goes on")
+    voice.event({"event": "done", "input": source, "output": target} | event, *lines)
     if stop.received:
-        return 128 + int(stop.received)
-    if args.psnr is not None and quality < args.psnr:
+        return 128 + stop.received
+    if args.psnr is not None and event["psnr"] is not None and event["psnr"] < args.psnr:
         raise TargetNotReached(
-            f"{source}: reached {quality:.2f} dB of {args.psnr:g} within the budget; {target} "
-            "holds it; give more --steps or --seconds, or a larger field"
+            f"{given}: reached {shown} of {args.psnr:g} within the budget, which {name} holds; "
+            "give more --steps or --seconds, or a larger field"
         )
     return 0
 
 
-def _make_folder(path: str) -> None:
-    from inr.errors import OutputError
+@contextlib.contextmanager
+def _finishing(stop: StopOnSignal, name: str) -> Iterator[None]:
+    """Once a fit is done, let the first signal wait until its file is written."""
 
+    def note(number: int, frame: object) -> None:
+        stop.received = number
+        restore()
+        complain(f"{name}: is being written; the next Ctrl-C would lose it")
+
+    def restore() -> None:
+        while old:
+            signal.signal(*old.popitem())
+
+    old: dict[int, Any] = {}
+    if not stop.received and threading.current_thread() is threading.main_thread():
+        old = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        yield
+    finally:
+        restore()
+
+
+def _done(fit: Fit, data: bytes) -> dict[str, Any]:
+    """The facts of a fit, JSON-ready; a `psnr` of None stands for an exact file."""
+    from inr.codec.decode import inspect as inspect_file
+    from inr.metrics import bits_per_pixel
+
+    quality = inspect_file(data).psnr or 0.0
+    height, width = fit.signal.domain.shape
+    return {
+        "psnr": None if quality > EXACT else quality,
+        "psnr_fit": number(fit.metrics["psnr_float"]),
+        "bytes": len(data),
+        "bpp": round(bits_per_pixel(len(data), height * width), 4),
+        "steps": fit.steps,
+        "seconds": round(fit.seconds, 3),
+        "ended": fit.ended,
+    }

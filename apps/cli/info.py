@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from apps.cli.common import Voice, exit_code, new_parser, parse
-from inr.errors import InputError, InrError
-from inr.limits import Limits
+from apps.cli.common import new_parser, parse, read_input
+from apps.cli.voice import STDIN, Voice, each
 
 
 def run(argv: Sequence[str]) -> int:
     """Describe each file; returns the exit code."""
     args = parse(parser(), argv)
-    voice = Voice(args.json)
-    codes = []
-    for path in args.inputs:
-        try:
-            facts = describe(path)
-            voice.event(facts, "\n".join(f"{key:<16}{_text(v)}" for key, v in facts.items()))
-            codes.append(0)
-        except InrError as error:
-            if len(args.inputs) == 1:
-                raise
-            voice.failure(path, error)
-            codes.append(error.exit_code)
-    return exit_code(codes)
+    voice = Voice(args)
+
+    def show(source: str) -> int:
+        facts = describe(source)
+        lines = {"file": STDIN if source == "-" else source}
+        lines |= {key: _text(value) for key, value in facts.items() if key != "file"}
+        if "psnr" in facts:
+            lines["psnr"] = "exact" if facts["psnr"] is None else f"{facts['psnr']:.2f} dB"
+        voice.event(facts, *(f"{key:<16}{value}" for key, value in lines.items()))
+        return 0
+
+    return each(args.inputs, show, voice)
 
 
 def parser() -> ArgumentParser:
@@ -38,8 +35,8 @@ def parser() -> ArgumentParser:
     return p
 
 
-def describe(path: str) -> dict[str, Any]:
-    """Facts about one file, JSON-ready.
+def describe(source: str) -> dict[str, Any]:
+    """Facts about one file, JSON-ready; a `psnr` of None stands for an exact file.
 
     Raises:
         InputError: the file is missing, damaged or unsupported.
@@ -50,17 +47,13 @@ def describe(path: str) -> dict[str, Any]:
     from inr.codec.decode import inspect
     from inr.metrics import bits_per_pixel
 
-    data = read(path)
-    try:
-        contents = inspect(data)
-    except InputError as error:
-        raise type(error)(f"{path}: {error}") from None
-    pixels = math.prod(contents.domain.shape)
+    data = read_input(source)
+    contents = inspect(data)
     quality = contents.psnr
-    facts: dict[str, Any] = {"file": path, "bytes": len(data)}
-    facts["bpp"] = round(bits_per_pixel(len(data), pixels), 4)
+    facts: dict[str, Any] = {"file": source, "bytes": len(data)}
+    facts["bpp"] = round(bits_per_pixel(len(data), math.prod(contents.domain.shape)), 4)
     if quality is not None:
-        facts["psnr"] = "exact" if quality > 600 else quality
+        facts["psnr"] = None if quality > EXACT else quality
     facts |= {"kind": contents.domain.kind} | contents.domain.describe()
     facts |= {"field": contents.field, "hyperparameters": contents.hyperparameters}
     facts["version"] = container.VERSION
@@ -72,12 +65,8 @@ def describe(path: str) -> dict[str, Any]:
     return facts
 
 
-def read(path: str) -> bytes:
-    """Bytes of a file or of standard input, within the limits."""
-    from inr.files import read_bytes
-
-    limit = Limits().file_bytes
-    return sys.stdin.buffer.read(limit + 1) if path == "-" else read_bytes(path, limit)
+EXACT = 600.0
+"""A file that states more dB than this decodes to the very samples that were fitted."""
 
 
 def _text(value: Any) -> str:

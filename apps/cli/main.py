@@ -11,10 +11,13 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import signal
 import sys
+import warnings
 from collections.abc import Sequence
 
-from inr.errors import InrError, UsageError
+from apps.cli.voice import complain, explained
+from inr.errors import UsageError
 
 VERBS = {
     "fit": "fit a field to each input and store it as an .inr file",
@@ -28,35 +31,45 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """Run one command; returns its exit code.
+
+    Args:
+        argv: Arguments; None takes those of the process, and its signals and warnings with them.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    own_process = argv is None
+    if own_process:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+        if not debug and not sys.warnoptions:
+            warnings.simplefilter("ignore")  # libraries' advice to programmers
     try:
-        return _dispatch([a for a in arguments if a != "--debug"])
-    except InrError as error:
-        if debug:
-            raise
-        _say(str(error))
-        return error.exit_code
+        code = _dispatch(arguments or ["--help"])
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
-        _say("interrupted")
+        complain("interrupted")
         return 130
-    except BrokenPipeError:
-        # whoever read our output has gone; the interpreter must not complain about it at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except MemoryError:
+    except Exception as error:
+        if isinstance(error, OSError) and own_process:
+            _silence_stdout()
+        if isinstance(error, BrokenPipeError):  # whoever read our output has gone
+            return 1
         if debug:
             raise
-        _say("out of memory: try a smaller input or a smaller field")
-        return 1
+        known = explained(error)
+        complain(str(known))
+        return known.exit_code
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    verb, *rest = arguments
+    if verb == "--debug" and rest:
+        verb, rest = rest[0], [verb, *rest[1:]]
+    if verb in ("-h", "--help", "help", "--debug"):
         print(_usage())
         return 0
-    verb, rest = arguments[0], arguments[1:]
     if verb == "--version":
         return _version(as_json="--json" in rest)
     if verb not in VERBS:
@@ -64,7 +77,10 @@ def _dispatch(arguments: list[str]) -> int:
         hint = f"did you mean `inr {near[0]}`?" if near else "see `inr --help`"
         raise UsageError(f"there is no command {verb!r}: {hint}")
     module = importlib.import_module(f"apps.cli.{verb}")
-    return int(module.run(rest))
+    try:
+        return int(module.run(rest))
+    except SystemExit as end:  # --help and --print_config end so
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
 
 
 def _usage() -> str:
@@ -97,11 +113,9 @@ def _version(as_json: bool) -> int:
     return 0
 
 
-def _say(message: str) -> None:
-    """One line on stderr, without control characters that a file's name may carry."""
-    line = " ".join(message.split())
-    clean = "".join(c if c.isprintable() else "?" for c in line)
-    print(f"inr: {clean}", file=sys.stderr)
+def _silence_stdout() -> None:
+    """Keep the interpreter from failing once more, at exit, over output that nobody takes."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

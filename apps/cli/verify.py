@@ -6,37 +6,33 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser
 
-from apps.cli.common import Voice, exit_code, new_parser, parse
-from apps.cli.info import read
-from inr.errors import InputError, InrError
+from apps.cli.common import new_parser, parse, read_input
+from apps.cli.voice import STDIN, Voice, each
 
 
 def run(argv: Sequence[str]) -> int:
     """Check each file; returns the exit code."""
     args = parse(parser(), argv)
-    voice = Voice(args.json)
-    codes = []
-    for path in args.inputs:
-        try:
-            count = verify(path)
-            voice.event({"event": "ok", "file": path, "parameters": count}, f"{path}: intact")
-            codes.append(0)
-        except InrError as error:
-            if len(args.inputs) == 1:
-                raise
-            voice.failure(path, error)
-            codes.append(error.exit_code)
-    return exit_code(codes)
+    voice = Voice(args)
+
+    def check(source: str) -> int:
+        count = verify(source)
+        name = STDIN if source == "-" else source
+        voice.event({"event": "ok", "file": source, "parameters": count}, f"{name}: intact")
+        return 0
+
+    return each(args.inputs, check, voice)
 
 
 def parser() -> ArgumentParser:
     """The parser."""
     p = new_parser("verify", "Check that .inr files are intact.")
     p.add_argument("inputs", nargs="+", help=".inr files; - for standard input")
+    p.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
     return p
 
 
-def verify(path: str) -> int:
+def verify(source: str) -> int:
     """Check one file; returns how many parameters it holds.
 
     Raises:
@@ -44,8 +40,4 @@ def verify(path: str) -> int:
     """
     from inr.codec.decode import inspect, symbols
 
-    data = read(path)
-    try:
-        return sum(len(row.symbols) for row in symbols(inspect(data)))
-    except InputError as error:
-        raise type(error)(f"{path}: {error}") from None
+    return sum(len(row.symbols) for row in symbols(inspect(read_input(source))))

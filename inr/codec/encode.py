@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from inr.signals.base import Domain, GridSignal
 
 MAX_LOSS_DB = 0.1
-SEARCH_POINTS = 1 << 18
-"""Points on which steps are searched; the final error is taken on all of them."""
+SEARCH_SCALARS = 1 << 23
+"""Steps are searched on as many points as make activations of this size, but at most 2^18; the
+final error is taken on all points."""
 
 ATTEMPTS = 5
 """Searches with a tighter bound each, where the error on all samples exceeds that on the few."""
@@ -129,13 +130,14 @@ def _search_lattice(field: Field, signal: GridSignal | None) -> tuple[list[Any],
     import torch
 
     domain = field.domain
+    limit = min(1 << 18, SEARCH_SCALARS // field.widest)
     if signal is not None:
         generator = torch.Generator().manual_seed(0)
-        whole = math.prod(domain.shape) <= SEARCH_POINTS
+        whole = math.prod(domain.shape) <= limit
         on_cpu = signal.to("cpu")
-        batch = on_cpu.full_batch() if whole else on_cpu.random_batch(SEARCH_POINTS, generator)
+        batch = on_cpu.full_batch() if whole else on_cpu.random_batch(limit, generator)
         return batch.axes, batch.values
-    share = min(1.0, (SEARCH_POINTS / math.prod(domain.shape)) ** (1 / len(domain.shape)))
+    share = min(1.0, (limit / math.prod(domain.shape)) ** (1 / len(domain.shape)))
     sizes = [max(1, round(n * share)) for n in domain.shape]
     axes = [
         torch.from_numpy(domain.cell_centres(i, 0, n, m))

@@ -65,7 +65,7 @@ class Report(BetweenBursts):
                 "event": "progress",
                 "step": module.fit_step,
                 "seconds": round(module.seconds, 3),
-                "psnr": round(psnr(module.loss, 2.0), 3) if module.loss > 0 else None,
+                "psnr": round(psnr(module.loss, 2.0), 3) if 0 < module.loss < math.inf else None,
                 "progress": round(min(module.progress(), 1.0), 4),
             }
         )
@@ -153,15 +153,21 @@ class StopOnSignal(pl.Callback):
         self._old: dict[int, Any] = {}
         self._module: FitModule | None = None
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over the two signals."""
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take over the two signals, after Lightning has set a handler of its own for SIGTERM."""
         assert isinstance(pl_module, FitModule)
         self._module = pl_module
         if threading.current_thread() is threading.main_thread():
             for number in (signals.SIGINT, signals.SIGTERM):
                 self._old[number] = signals.signal(number, self._handle)
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give them back, before Lightning gives back its own."""
+        self.restore()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         """Give them back."""
         self.restore()
 
@@ -230,7 +236,7 @@ class ProgressBar(Report):
         if self._bar is None:
             return
         rate = event["step"] / max(event["seconds"], 1e-9)
-        quality = f"{event['psnr']:.2f} dB" if event["psnr"] is not None else "exact"
+        quality = f"{event['psnr']:.2f} dB" if event["psnr"] is not None else "-"
         state = f"{event['step']} steps  {rate:.1f}/s  {quality}"
         self._bar.update(self._task, completed=event["progress"], state=state)
 

@@ -102,7 +102,10 @@ def fit(
             callbacks=[NanGuard(), *callbacks],
         )
         loader = torch.utils.data.DataLoader(Bursts(module), batch_size=None)
-        trainer.fit(module, loader)
+        try:
+            trainer.fit(module, loader)
+        except SystemExit:  # what Lightning makes of a Ctrl-C; a caller's session must survive it
+            raise KeyboardInterrupt from None
 
     built.domain = signal.domain
     built.to("cpu")

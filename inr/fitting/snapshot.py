@@ -16,7 +16,7 @@ import lightning.pytorch as pl
 import torch
 
 from inr.errors import FitError, InputError
-from inr.files import atomic_path
+from inr.files import write_bytes
 from inr.fitting.callbacks import BetweenBursts
 from inr.fitting.module import FitModule
 
@@ -66,7 +66,7 @@ class Snapshot(BetweenBursts):
 
 def save(module: FitModule, path: Path) -> None:
     """Write the state of a fit to `path`."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     tensors = {f"field.{k}": v.contiguous() for k, v in module.field.state_dict().items()}
     for index, state in module.adam.state_dict()["state"].items():
@@ -79,8 +79,7 @@ def save(module: FitModule, path: Path) -> None:
         "history": module.history,
         "generator": base64.b64encode(module.generator.get_state().numpy().tobytes()).decode(),
     }
-    with atomic_path(path) as part:
-        save_file(tensors, part, metadata={"inr_snapshot": json.dumps(facts)})
+    write_bytes(path, to_bytes(tensors, metadata={"inr_snapshot": json.dumps(facts)}))
 
 
 def load(module: FitModule, path: Path) -> None:

@@ -214,7 +214,7 @@ def open_image(source: str | Path | bytes, limits: Limits = Limits()) -> Image: 
     else:
         from inr.files import read_bytes
 
-        data = read_bytes(source)
+        data = read_bytes(source, limits.source_bytes)
     if not data:
         raise InputError(f"{name}: is empty")
     try:
