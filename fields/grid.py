@@ -30,6 +30,9 @@ RATE_SCALE = 0.02
 """Features well below this (in units of a signal in [-1, 1]) cost nearly nothing to store."""
 
 
+GAIN_POINTS = 512
+
+
 class Grid(Field):
     """Sum of a linear map and a small ReLU MLP over interpolated multi-resolution features.
 
@@ -94,9 +97,7 @@ class Grid(Field):
 
     def forward(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         points = coords.reshape(-1, self.in_features)
-        levels = zip(self.tables, self.resolutions, strict=True)
-        features = torch.cat([_gather(table, nodes, points) for table, nodes in levels]).T
-        return self._head(features).reshape(*coords.shape[:-1], self.out_features)
+        return self._head(self._features(points)).reshape(*coords.shape[:-1], self.out_features)
 
     def on_grid(self, axes: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, "*shape d_out"]:
         """Dense levels are interpolated one axis at a time, at the cost of a resize."""
@@ -111,6 +112,10 @@ class Grid(Field):
                 table = table.unflatten(1, [len(axis) for axis in axes])
             features.append(table)
         return self._head(torch.cat(features).movedim(0, -1))
+
+    def _features(self, points: Float[Tensor, "p d"]) -> Float[Tensor, "p z"]:
+        levels = zip(self.tables, self.resolutions, strict=True)
+        return torch.cat([_gather(table, nodes, points) for table, nodes in levels]).T
 
     def _head(self, features: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         out = self.linear(features)
@@ -166,12 +171,34 @@ class Grid(Field):
                 parameter.zero_()
 
     def rate(self) -> Tensor:
-        """Sum of log2(1 + |feature| / RATE_SCALE) over all nodes, per node of the finest level.
+        """Sum of log2(1 + gain |feature| / RATE_SCALE) over all nodes, per node of the finest level.
 
-        Its pull weakens as a feature grows, so it empties the small ones and spares the large.
+        Its pull weakens as a feature grows, so it empties the small ones and spares the large. The
+        gain is how strongly the output follows a feature: without it, the maps would grow and the
+        features shrink, at no cost, until the rate meant nothing.
         """
-        costs = [torch.log1p(table.abs() / RATE_SCALE).sum() for table in self.tables]
+        gains = self._gains().split([len(table) for table in self.tables])
+        costs = [
+            torch.log1p(table.flatten(1).abs() * (gain[:, None] / RATE_SCALE)).sum()
+            for table, gain in zip(self.tables, gains, strict=True)
+        ]
         return torch.stack(costs).sum() / (math.log(2) * math.prod(self.resolutions[-1]))
+
+    def _gains(self) -> Float[Tensor, " z"]:
+        """Root mean square derivative of the output by each feature, over GAIN_POINTS points."""
+        if self.mlp is None:
+            return self.linear.weight.norm(dim=0)
+        weight = self.linear.weight
+        points = torch.rand(
+            GAIN_POINTS, self.in_features, generator=torch.Generator().manual_seed(0)
+        )
+        z = self._features(points.to(weight) * 2 - 1).detach().requires_grad_()
+        out = self._head(z)
+        squares = [
+            torch.autograd.grad(out[:, c].sum(), z, create_graph=True)[0].square().mean(0)
+            for c in range(self.out_features)
+        ]
+        return torch.stack(squares).sum(0).sqrt()
 
     def learning_rates(self) -> list[tuple[list[nn.Parameter], float]]:
         """Features move five times as fast as the maps that all points share."""

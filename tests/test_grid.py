@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+import inr
 from fields import Grid
 from fields.base import FieldError, SignalStatistics
 from fields.grid import PRIMES, centres
+from inr import presets
+from inr.codec.encode import encode
 from inr.signals.image import Image
 
 
@@ -133,10 +136,39 @@ def test_adapt_refuses_a_signal_of_another_shape():
 
 
 def test_rate_counts_features_not_zeros():
-    field = Grid(2, 1, resolution=8, levels=1)
+    field = Grid(2, 1, resolution=8, levels=1, hidden_layers=0)
     with torch.no_grad():
         field.tables[0].zero_()
+        field.linear.weight.fill_(1.0)
     assert field.rate().item() == 0
     with torch.no_grad():
         field.tables[0][0, 0, 0] = 0.02  # as large as the scale: one bit, over 64 nodes
     assert field.rate().item() == pytest.approx(1 / 64)
+
+
+def test_rate_cannot_be_lowered_by_moving_scale_into_the_maps():
+    torch.manual_seed(0)
+    field = Grid(2, 3, resolution=12, levels=3, features=4)
+    with torch.no_grad():
+        for table in field.tables:
+            table.uniform_(-1, 1)
+    rate = field.rate().item()
+    points = torch.rand(50, 2) * 2 - 1
+    values = field(points)
+    with torch.no_grad():
+        for table in field.tables:
+            table /= 10
+        field.linear.weight *= 10
+        field.mlp[0].weight *= 10
+    torch.testing.assert_close(field(points), values, atol=1e-5, rtol=1e-4)
+    assert field.rate().item() == pytest.approx(rate, rel=1e-4)
+
+
+def test_a_long_fit_does_not_outgrow_its_rate(camera):
+    # the reason for the gain: without it, 300 steps more cost bytes and end near no error at all
+    image = Image.from_array(camera[200:248, 200:264])
+    preset = presets.load("image/grid")
+    fits = [inr.fit(image, preset, steps=steps) for steps in (100, 600)]
+    sizes = [len(encode(fit.field, image)) for fit in fits]
+    assert sizes[1] < sizes[0]
+    assert fits[1].metrics["psnr"] < fits[0].metrics["psnr"] + 3

@@ -29,6 +29,7 @@ def run(argv: Sequence[str]) -> int:
     import PIL.Image
 
     import inr
+    from fields import name_of
     from inr.files import atomic_path, write_bytes
     from inr.fitting.callbacks import ProgressBar
     from inr.metrics import bits_per_pixel
@@ -57,10 +58,11 @@ def run(argv: Sequence[str]) -> int:
         with atomic_path(folder / f"{source.stem}-{name}{suffix}") as part:
             write_image(part, samples, domain)
 
+    parameters = sum(p.numel() for p in field.parameters())
     facts = {
         "source": f"{source.name}, {domain.width} x {domain.height}, "
         f"{source.stat().st_size:,} bytes",
-        "field": repr(field).partition("\n")[0].rstrip("(")[:60] + f", {fit.steps} steps",
+        "field": f"{name_of(field)} of {parameters:,} parameters, {fit.steps} steps",
         "PSNR": f"{quality:.2f} dB",
         "size": f"{size:,} bytes, {bpp:.3f} bits per pixel",
         "time": f"{fit.seconds:.1f} s fitting, {coded - begin - fit.seconds:.1f} s coding, "

@@ -24,6 +24,8 @@ from inr.fitting.module import Budget, Bursts, FitModule
 from inr.presets import Preset
 from inr.signals.base import GridSignal
 
+FILE_MARGIN = 0.1
+
 
 @dataclass
 class Fit:
@@ -69,7 +71,8 @@ def fit(
             for the default of the signal's kind.
         steps: Optimiser steps; the preset's number where neither this nor `seconds` is given.
         seconds: Seconds of fitting.
-        psnr: Quality in dB at which to stop.
+        psnr: Quality in dB to reach; a fit stops a tenth of a dB above it, so that its file, which
+            may lose as much, still has it.
         seed: Seed of the initialisation and of batches; does not matter for a field passed in.
         device: "auto", "cpu", "cuda" or "cuda:N".
         callbacks: Lightning callbacks, run between bursts (see `inr.fitting.callbacks`).
@@ -89,7 +92,7 @@ def fit(
         raise FitError(str(error)) from None
     if steps is None and seconds is None:
         steps = preset.recipe.steps
-    budget = Budget(steps, seconds, psnr)
+    budget = Budget(steps, seconds, None if psnr is None else psnr + FILE_MARGIN)
 
     module = FitModule(built, signal.to(place), preset.recipe, budget)
     module.generator.manual_seed(seed)
