@@ -21,7 +21,7 @@ from inr.metrics import psnr
 from inr.presets import Recipe
 from inr.signals.base import Batch, GridSignal
 
-BURST_SECONDS = 0.035
+BURST_SECONDS = 0.04
 
 
 @dataclass(frozen=True)
