@@ -171,7 +171,7 @@ class Grid(Field):
                 parameter.zero_()
 
     def rate(self) -> Tensor:
-        """Sum of log2(1 + gain |feature| / RATE_SCALE) over all nodes, per node of the finest level.
+        """Sum of log2(1 + gain |feature| / RATE_SCALE) over all nodes, per finest node.
 
         Its pull weakens as a feature grows, so it empties the small ones and spares the large. The
         gain is how strongly the output follows a feature: without it, the maps would grow and the
