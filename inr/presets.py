@@ -30,6 +30,8 @@ class Recipe:
         schedule: How it falls over the budget: not at all, along half a cosine, or exponentially.
         final_lr: What is left of it at the end, as a factor.
         beta2: Decay of Adam's second moment.
+        eps: Adam's floor under the root of the second moment. A sample's gradient shrinks with the
+            number of samples, so a field with a parameter per sample needs it far below torch's.
         rate_weight: Weight of the field's rate (see `Field.rate`) in the loss, which is a mean
             squared error of values in [-1, 1]. Larger gives smaller files.
         batch: Samples per step at most; a larger signal is sampled anew at each step.
@@ -40,6 +42,7 @@ class Recipe:
     schedule: Literal["constant", "cosine", "exponential"] = "constant"
     final_lr: float = 0.1
     beta2: float = 0.999
+    eps: float = 1e-8
     rate_weight: float = 0.0
     batch: int = 1 << 18
     steps: int = 1000
@@ -51,6 +54,7 @@ class Recipe:
             "schedule": (self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
             "final_lr": (_number(self.final_lr) and 0 < self.final_lr <= 1, "a number in (0, 1]"),
             "beta2": (_number(self.beta2) and 0 < self.beta2 < 1, "a number between 0 and 1"),
+            "eps": (_number(self.eps) and self.eps > 0, "a number above 0"),
             "rate_weight": (_number(self.rate_weight) and self.rate_weight >= 0, "0 or more"),
             "batch": (_whole(self.batch) and self.batch >= 1, "a whole number from 1 up"),
             "steps": (_whole(self.steps) and self.steps >= 0, "a whole number from 0 up"),

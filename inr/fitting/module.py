@@ -78,8 +78,10 @@ class FitModule(pl.LightningModule):
             for parameters, scale in self.field.learning_rates()
             if parameters
         ]
-        betas = (0.9, self.recipe.beta2)
-        self.adam = torch.optim.Adam(groups, lr=self.recipe.lr, betas=betas, fused=True)
+        recipe = self.recipe
+        self.adam = torch.optim.Adam(
+            groups, lr=recipe.lr, betas=(0.9, recipe.beta2), eps=recipe.eps, fused=True
+        )
         return self.adam
 
     def on_fit_start(self) -> None:
