@@ -20,7 +20,7 @@ class Limits:
         rows: Entropy-coded rows of parameters in a file.
         symbols: Quantised parameters in a file.
         symbols_per_byte: Parameters per byte of their chunk; a coded parameter never costs less
-            than 1/256 bit, so more is a lie.
+            than 1/178 bit, so more than 1,424 is a lie.
         source_bytes: Size of a picture (or other source) to be fitted.
         samples: Pixels (or other samples) of a source image, or of one decoded array.
     """
@@ -30,7 +30,7 @@ class Limits:
     chunks: int = 64
     rows: int = 4096
     symbols: int = 1 << 27
-    symbols_per_byte: int = 2048
+    symbols_per_byte: int = 1500
     source_bytes: int = 1 << 32
     samples: int = 1 << 28
 
