@@ -76,14 +76,13 @@ def encode(
         return float(error.double().square().mean())
 
     facts: dict[str, Any] = {}
+    shares = step_shares(rows, distortion)
     if signal is None:
-        shares = step_shares(rows, distortion)
         indices = choose_steps(rows, shares, distortion, 4 * 10 ** (-UNSEEN_PSNR / 10))
     else:
         wanted = signal.metrics(field)["psnr"] - max_loss_db
         if target_psnr is not None:
             wanted = min(wanted, target_psnr) if wanted + max_loss_db >= target_psnr else wanted
-        shares = step_shares(rows, distortion)
         # what is finer than a tenth of the signal's own grain nobody sees
         allowed = max(4 * 10 ** (-wanted / 10), (0.1 * signal.domain.grain) ** 2 / 12)
         for _ in range(ATTEMPTS):
