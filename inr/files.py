@@ -10,10 +10,15 @@ import secrets
 import shutil
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from inr.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 WRITE_ADVICE = {
     errno.ENOSPC: "no space left on the disk; free some and run again",
@@ -103,6 +108,20 @@ def write_bytes(path: str | Path, data: bytes, *, overwrite: bool = True) -> Non
     """Write a whole file atomically."""
     with atomic_path(path, overwrite=overwrite) as part:
         part.write_bytes(data)
+
+
+def write_npy(
+    path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, pieces: Iterable[np.ndarray]
+) -> None:
+    """Write a `.npy` file from pieces along its first axis as they come."""
+    import numpy as np
+
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:  # plain writes: a mapped file on a full disk kills the process
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in pieces:
+            file.write(piece.tobytes())
 
 
 def read_bytes(path: str | Path, limit: int | None = None) -> bytes:

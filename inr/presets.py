@@ -1,6 +1,7 @@
 """Presets: which field, which hyperparameters, which recipe. YAML files in `configs/`.
 
-`configs/image/grid.yaml` is what `inr fit photo.png` uses; a preset is named by its path without
+`configs/image/grid.yaml` is what `inr fit photo.png` uses, `configs/audio/siren.yaml` what
+`inr fit song.wav` uses; a preset is named by its path without
 the suffix ("image/grid-fast"). For a field that the user names, `configs/KIND/FIELD.yaml` is used,
 and it is also what any other file for that field need not repeat.
 """
@@ -17,7 +18,9 @@ from typing import Any, Literal
 
 from inr.errors import UsageError
 
-DEFAULTS = {"image": "image/grid"}
+DEFAULTS = {"audio": "audio/siren", "image": "image/grid"}
+"""By kind of signal."""
+
 SCHEDULES = ("constant", "cosine", "exponential")
 
 
@@ -102,8 +105,17 @@ def path_of(name: str) -> Path:
     raise UsageError(f"no preset or file is named {name!r}: {hint}")
 
 
-def load(name: str, kind: str = "image") -> Preset:
+def kind_of(path: Path) -> str:
+    """The kind of signal that a shipped preset is for, by its folder; "image" for other files."""
+    return path.parent.name if path.parent.parent == _root() else "image"
+
+
+def load(name: str, kind: str | None = None) -> Preset:
     """Read a preset by name or path; what it leaves out is as `for_field` has it.
+
+    Args:
+        name: A shipped preset's name, or the path of a YAML file.
+        kind: Kind of signal that it is for; if not given, as `kind_of` tells.
 
     Raises:
         UsageError: it does not exist or does not read.
@@ -111,7 +123,7 @@ def load(name: str, kind: str = "image") -> Preset:
     path = path_of(name)
     items = read(path)
     try:
-        return from_dict(items, kind)
+        return from_dict(items, kind or kind_of(path))
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
 

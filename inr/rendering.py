@@ -61,8 +61,9 @@ def render(
     """Sample a field that has a domain, at any size, in the signal's own type.
 
     Samples lie at the centres of equal cells of the domain (or of the crop), so that the result
-    registers with other tools' resizes. Where it is coarser than the source, each sample is the
-    mean over its cell, so that nothing aliases.
+    registers with other tools' resizes; those of a sound lie at equal distances from its first
+    one, so that it registers in time (`inr.signals.audio.render_audio` takes a rate). Where it is
+    coarser than the source, each sample is the mean over its cell, so that nothing aliases.
 
     Args:
         field: A fitted or loaded field; `field.domain` says where it lives.
@@ -79,13 +80,23 @@ def render(
     Raises:
         UsageError: an argument does not fit the domain.
     """
-    import numpy as np
-
     domain = field.domain
     if domain is None:
         raise UsageError("this field has no domain: fit it to a signal, or load it from a file")
-    starts, lengths = window(domain, crop)
-    shape = target_shape(domain, size, scale, crop)
+    return render_window(field, target_shape(domain, size, scale, crop), *window(domain, crop), out)
+
+
+def render_window(
+    field: Field,
+    shape: Sequence[int],
+    starts: Sequence[float],
+    lengths: Sequence[float],
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """All of `render_bands` in one array, `out` if given."""
+    import numpy as np
+
+    domain: Domain = field.domain
     full = (*shape, domain.channels)
     dtype = domain.to_samples(np.zeros((0, domain.channels), np.float32)).dtype
     if out is None:
@@ -115,8 +126,9 @@ def render_bands(
 
     device = next(field.parameters()).device
     over = [max(1, math.ceil(n / s - 1e-9)) for n, s in zip(lengths, shape, strict=True)]
+    edges = [domain.first_edge(a, x / n) for a, x, n in zip(starts, lengths, shape, strict=True)]
     axes = [
-        torch.from_numpy(domain.cell_centres(i, starts[i], starts[i] + lengths[i], n * k))
+        torch.from_numpy(domain.cell_centres(i, edges[i], edges[i] + lengths[i], n * k))
         for i, (n, k) in enumerate(zip(shape, over, strict=True))
     ]
     inner = math.prod(len(axis) for axis in axes[1:]) * over[0]

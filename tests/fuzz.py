@@ -24,12 +24,13 @@ from tests.mutate import mutate, outcome, resealed
 
 
 def seeds() -> list[bytes]:
-    """Files of each field and of several kinds of picture, made on the spot."""
+    """Files of several fields, kinds of picture and of sound, made on the spot."""
     import numpy as np
     import torch
 
     import fields
     from inr.codec.encode import encode
+    from inr.signals.audio import Audio
     from inr.signals.image import Image
 
     rng = np.random.default_rng(0)
@@ -53,6 +54,12 @@ def seeds() -> list[bytes]:
                 field.adapt(image.statistics())
                 field.domain = image.domain
                 made.append(encode(field, image, target_psnr=30.0))
+    for samples in ((ramp[0, :, :] * 9e4).astype(np.int16), ramp[:, :2, 0]):
+        sound = Audio.from_array(samples, 8000)
+        torch.manual_seed(0)
+        field = fields.create("siren", 1, sound.channels, hidden_features=8, hidden_layers=1)
+        field.domain = sound.domain
+        made.append(encode(field, sound, target_psnr=30.0))
     return made
 
 

@@ -18,6 +18,7 @@ import torch
 
 import inr
 from apps.cli.main import VERBS, main
+from fields import registry
 from inr import presets
 from inr.fitting.module import FitModule
 from inr.metrics import psnr_arrays
@@ -140,7 +141,7 @@ def test_help_tells_what_follows_the_signal(run):
 
 
 def test_fields(run):
-    assert [e["name"] for e in run("fields", "--json").events] == ["grid", "siren"]
+    assert [e["name"] for e in run("fields", "--json").events] == registry.names()
     assert "siren" in run("fields").out
     assert "Width n of every hidden layer" in run("fields", "siren").out
     assert "--field.hidden_features 256" in run("fields", "siren").out
@@ -394,7 +395,7 @@ def test_formats_agree(run, here, stored, monkeypatch):
     options = ["--crop", "3,2,20,15", "--scale", "3"]
     for name in ("x.png", "x.npy", "x.tif"):
         assert run("decode", stored, "-o", name, *options).code == 0
-    monkeypatch.setattr("apps.cli.decode.STREAM_BYTES", 0)
+    monkeypatch.setattr("apps.cli.decode_image.STREAM_BYTES", 0)
     assert run("decode", stored, "-o", "streamed.tif", *options).code == 0
     import tifffile
 

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import inr
@@ -11,6 +12,7 @@ from inr import presets
 from inr.errors import UsageError
 from inr.fitting.fit import build_field
 from inr.presets import Preset, Recipe
+from inr.signals.audio import Audio
 from inr.signals.image import Image
 
 
@@ -26,13 +28,23 @@ def test_the_shipped_presets():
         assert presets.default(kind) == presets.for_field(kind, presets.load(name).field)
 
 
+@pytest.fixture
+def signals(image):
+    """A small signal of each kind."""
+    wave = np.sin(np.arange(400) / 9)
+    made = {"audio": Audio.from_array(wave, 8000), "image": image}
+    assert made.keys() == presets.DEFAULTS.keys()
+    return made
+
+
 @pytest.mark.parametrize("name", presets.names())
-def test_every_shipped_preset_fits(name, image):
+def test_every_shipped_preset_fits(name, signals):
     preset = presets.load(name)
     assert preset == presets.load(str(presets.path_of(name)))
-    _, field = build_field(image, preset, seed=0)
+    signal = signals[name.partition("/")[0]]
+    _, field = build_field(signal, preset, seed=0)
     assert preset.hyperparameters.items() <= field.hyperparameters.items()
-    fit = inr.fit(image, preset, steps=2, device="cpu")
+    fit = inr.fit(signal, preset, steps=2, device="cpu")
     assert fit.steps == 2
     assert fit.metrics["psnr"] > 5
 
@@ -43,13 +55,14 @@ def test_every_shipped_preset_says_what_it_is_for(name):
 
 
 @pytest.mark.parametrize("name", presets.names())
-def test_the_command_line_reads_presets_as_the_library_does(name, image, tmp_path, capsys):
+def test_the_command_line_reads_presets_as_the_library_does(name, signals, tmp_path, capsys):
     assert main(["fit", "--config", name, "--print_config"]) == 0
     path = tmp_path / "printed.yaml"
     path.write_text(capsys.readouterr().out)
-    printed, loaded = presets.load(str(path)), presets.load(name)
+    kind = name.partition("/")[0]
+    printed, loaded = presets.load(str(path), kind), presets.load(name)
     assert printed.recipe == loaded.recipe
-    fields = [build_field(image, preset, seed=0)[1] for preset in (printed, loaded)]
+    fields = [build_field(signals[kind], preset, seed=0)[1] for preset in (printed, loaded)]
     assert fields[0].hyperparameters == fields[1].hyperparameters
     assert type(fields[0]) is type(fields[1])
 
@@ -142,7 +155,7 @@ def test_bytes_that_are_no_text(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("image/gird", "did you mean image/grid"), ("nix", "choose from image/grid"), ("", "choose")],
+    [("image/gird", "did you mean image/grid"), ("nix", "choose from audio/siren"), ("", "choose")],
 )
 def test_unknown_names(name, told):
     with pytest.raises(UsageError, match=told):

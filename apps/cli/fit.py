@@ -32,13 +32,16 @@ from apps.cli.voice import STDIN, Voice, complain, each, number, printable
 from inr import presets
 from inr.errors import TargetNotReached, UsageError
 from inr.presets import Preset, Recipe
+from inr.signals import kind_of
 
 if TYPE_CHECKING:
     from fields.base import Field
     from inr.fitting.callbacks import StopOnSignal
     from inr.fitting.fit import Fit
 
-KIND = "image"
+EXAMPLES = {"audio": ((4096,), 1), "image": ((64, 64), 3)}
+"""By kind of signal, a shape and channels on which hyperparameters are checked."""
+
 FIELD_HELP = (
     "which field; `inr fields` lists them, `inr fit --field NAME --help` its hyperparameters"
 )
@@ -47,25 +50,36 @@ FIELD_HELP = (
 def run(argv: Sequence[str]) -> int:
     """Fit each input; returns the exit code."""
     argv = _rewritten(argv)
-    name = _chosen_field(argv)
-    plain = name is None and any(a in ("-h", "--help") for a in argv)
-    # the field's class brings torch: plain --help does without
-    args = parse(parser(name, with_class=not plain), argv)
+    contents = _inputs(argv)
+    kinds = {source: kind_of(content) for source, content in contents.items()}
+    parsed = {kind: _parsed(argv, kind) for kind in sorted(set(kinds.values()) or {_kind(argv)})}
+    args = next(iter(parsed.values()))  # they differ in fields and recipes only
     targets = dict(_jobs(args))
     _check(args)
-    preset = _preset(args)
+    chosen = {kind: _preset(its, kind) for kind, its in parsed.items()}
     set_threads(args.threads)
     if args.out_dir:
         make_folder(args.out_dir)
     voice = Voice(args, to_stderr=args.output == "-")
-    return each(
-        args.inputs, lambda source: _fit(source, targets[source], preset, args, voice), voice
-    )
+
+    def work(source: str) -> int:
+        how = chosen[kinds[source]]
+        return _fit(source, contents[source], targets[source], how, args, voice)
+
+    return each(args.inputs, work, voice)
 
 
-def parser(field_name: str | None = None, *, with_class: bool = False) -> Parser:
-    """The parser; with the field's class it also takes that field's hyperparameters."""
-    base = presets.for_field(KIND, field_name) if field_name else presets.default(KIND)
+def parser(
+    kind: str = "image", field_name: str | None = None, *, with_class: bool = False
+) -> Parser:
+    """The parser; with the field's class it also takes that field's hyperparameters.
+
+    Args:
+        kind: Kind of the signals, on which the defaults depend.
+        field_name: The field; the kind's default if not given.
+        with_class: Whether to add options for its hyperparameters.
+    """
+    base = presets.for_field(kind, field_name) if field_name else presets.default(kind)
     p = new_parser("fit", "Fit a field to each input and store it as a compressed .inr file.")
     p.add_argument("inputs", nargs="+", help="files to fit; - for standard input")
     add_output_options(p)
@@ -116,7 +130,9 @@ def _add_hyperparameters(p: Parser, base: Preset) -> None:
 
 
 def _rewritten(argv: Sequence[str]) -> list[str]:
-    """`--field NAME` is short for `--field.name NAME`; presets by name become paths.
+    """`--field NAME` and `--init X` are short for `--field.name NAME` and `--field.init X`.
+
+    Presets by name become paths.
 
     Configurations move to the front, so that an option wins over them wherever it stands.
     """
@@ -135,20 +151,74 @@ def _rewritten(argv: Sequence[str]) -> list[str]:
             configs.append(f"--config={presets.path_of(word.partition('=')[2])}")
         elif word == "--field" or word.startswith("--field="):
             rest.append(word.replace("--field", "--field.name", 1))
+        elif word == "--init" or word.startswith("--init="):
+            rest.append(word.replace("--init", "--field.init", 1))
         else:
             rest.append(word)
     return configs + rest
 
 
-def _chosen_field(argv: Sequence[str]) -> str | None:
-    """The field's name: from the command line, else from a configuration."""
+def _inputs(argv: Sequence[str]) -> dict[str, str | bytes]:
+    """The inputs by name, each as `inr.open` takes it.
+
+    They are found ahead of the parser, which depends on their kinds.
+    """
+    valued = {
+        option
+        for action in parser()._actions  # argparse has no public way to see options
+        if action.nargs is None
+        for option in action.option_strings
+    }
+    sources: list[str] = []
+    has_output = False
+    words = iter(argv)
+    for word in words:
+        if word == "--":
+            sources += words
+        elif word == "-" or not word.startswith("-") or word[1].isdigit():
+            sources.append(word)
+        else:
+            has_output = has_output or word.startswith(("-o", "--output"))
+            if word in valued or (word.startswith("--field.") and "=" not in word):
+                next(words, None)
+    # without -o the command is refused, and nobody is to wait for what is typed
+    return {s: sys.stdin.buffer.read() if s == "-" and has_output else s for s in sources}
+
+
+def _kind(argv: Sequence[str]) -> str:
+    """The kind of signal that the configurations are for."""
+    configs = [word.partition("=")[2] for word in argv if word.startswith("--config=")]
+    return presets.kind_of(Path(configs[-1] if configs else ""))
+
+
+def _parsed(argv: Sequence[str], kind: str) -> Namespace:
+    """The command line as signals of a kind have it."""
+    name = _chosen_field(argv, kind)
+    plain = name is None and any(a in ("-h", "--help") for a in argv)
+    # the field's class brings torch: plain --help does without
+    return parse(parser(kind, name, with_class=not plain), argv)
+
+
+def _chosen_field(argv: Sequence[str], kind: str) -> str | None:
+    """The field's name: from the command line, else from a configuration.
+
+    Only sine networks have an `init`: where that is given and no field, SIREN is meant.
+    """
     name = None
+    has_init = False
     for word, following in itertools.pairwise([*argv, ""]):
         key, _, value = word.partition("=")
         if key == "--config":
             name = presets.read(Path(value)).get("field", {}).get("name", name)
         elif key == "--field.name":
             name = value or following
+        elif key == "--field.init":
+            has_init = True
+    if name is None and has_init:
+        from fields.base import hyperparameter_names
+
+        default = presets.default(kind).field
+        return default if "init" in hyperparameter_names(_field_class(default)) else "siren"
     return name
 
 
@@ -160,7 +230,7 @@ def _check(args: Namespace) -> None:
         raise UsageError(f"--max-loss-db is {args.max_loss_db}: give dB from 0 to 100")
 
 
-def _preset(args: Namespace) -> Preset:
+def _preset(args: Namespace, kind: str) -> Preset:
     """What was asked for, refused here if no such field can be built."""
     import torch
 
@@ -169,9 +239,10 @@ def _preset(args: Namespace) -> Preset:
     given = {k: v for k, v in vars(args.field).items() if k != "name" and v is not None}
     preset = Preset(args.field.name, given, Recipe(**vars(args.recipe)))
     cls = _field_class(preset.field)
+    shape, channels = EXAMPLES[kind]
     try:
         with torch.device("meta"):  # its checks, without its memory
-            cls(2, 3, **(cls.suggest((64, 64)) | given))
+            cls(len(shape), channels, **(cls.suggest(shape) | given))
     except FieldError as error:
         raise UsageError(f"--field {preset.field}: {error}") from None
     return preset
@@ -204,7 +275,9 @@ def _jobs(args: Namespace) -> list[tuple[str, str]]:
     return jobs
 
 
-def _fit(source: str, target: str, preset: Preset, args: Namespace, voice: Voice) -> int:
+def _fit(
+    source: str, content: str | bytes, target: str, preset: Preset, args: Namespace, voice: Voice
+) -> int:
     """Fit one input; returns its exit code."""
     # what an interrupted run wrote is to be replaced by what comes of it
     unfinished = args.resume and target != "-" and Path(f"{target}.snapshot").exists()
@@ -220,7 +293,8 @@ def _fit(source: str, target: str, preset: Preset, args: Namespace, voice: Voice
     from inr.fitting.callbacks import ProgressBar, Report, StopOnSignal
     from inr.fitting.snapshot import Snapshot
 
-    image = inr.open(sys.stdin.buffer.read() if source == "-" else source)
+    given = STDIN if source == "-" else source
+    source_signal = inr.open(content)
     stop = StopOnSignal()
     snapshot = None if target == "-" else Snapshot(f"{target}.snapshot", resume=args.resume)
     callbacks: list[Any] = [stop] if snapshot is None else [stop, snapshot]
@@ -231,15 +305,14 @@ def _fit(source: str, target: str, preset: Preset, args: Namespace, voice: Voice
     budget = {"steps": args.steps, "seconds": args.seconds, "psnr": args.psnr}
     try:
         fit = inr.fit(
-            image, preset, **budget, seed=args.seed, device=args.device, callbacks=callbacks
+            source_signal, preset, **budget, seed=args.seed, device=args.device, callbacks=callbacks
         )
     except KeyboardInterrupt:  # the second one
         return 128 + (stop.received or signal.SIGINT)
-    given = STDIN if source == "-" else source
     name = "standard output" if target == "-" else target
     begin = time.perf_counter()
     with _finishing(stop, name):
-        data = encode(fit.field, image, max_loss_db=args.max_loss_db, target_psnr=args.psnr)
+        data = encode(fit.field, source_signal, max_loss_db=args.max_loss_db, target_psnr=args.psnr)
         seconds_encoding = time.perf_counter() - begin
         if target == "-":
             write_stdout(data)
@@ -251,8 +324,9 @@ def _fit(source: str, target: str, preset: Preset, args: Namespace, voice: Voice
 
     event = _done(fit, data) | {"seconds_encoding": round(seconds_encoding, 3)}
     shown = "exact" if event["psnr"] is None else f"{event['psnr']:.2f} dB"
+    unit, cost = next(iter(fit.signal.domain.density(len(data)).items()))
     lines = [
-        f"{given} -> {name}: {shown}, {len(data):,} bytes, {event['bpp']:.3f} bpp, "
+        f"{given} -> {name}: {shown}, {len(data):,} bytes, {cost:.3f} {unit}, "
         f"{fit.steps} steps in {fit.seconds:.1f} s, encoded in {seconds_encoding:.1f} s"
     ]
     if not whole and snapshot is not None:
@@ -293,15 +367,15 @@ def _finishing(stop: StopOnSignal, name: str) -> Iterator[None]:
 def _done(fit: Fit, data: bytes) -> dict[str, Any]:
     """The facts of a fit, JSON-ready; a `psnr` of None stands for an exact file."""
     from inr.codec.decode import inspect as inspect_file
-    from inr.metrics import bits_per_pixel
 
     quality = inspect_file(data).psnr or 0.0
-    height, width = fit.signal.domain.shape
+    others = {f"{k}_fit": number(v) for k, v in fit.metrics.items() if not k.startswith("psnr")}
     return {
         "psnr": None if quality > EXACT else quality,
         "psnr_fit": number(fit.metrics["psnr_float"]),
+        **others,
         "bytes": len(data),
-        "bpp": round(bits_per_pixel(len(data), height * width), 4),
+        **{unit: round(cost, 4) for unit, cost in fit.signal.domain.density(len(data)).items()},
         "steps": fit.steps,
         "seconds": round(fit.seconds, 3),
         "ended": fit.ended,

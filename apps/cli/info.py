@@ -41,17 +41,14 @@ def describe(source: str) -> dict[str, Any]:
     Raises:
         InputError: the file is missing, damaged or unsupported.
     """
-    import math
-
     from inr.codec import format as container
     from inr.codec.decode import inspect
-    from inr.metrics import bits_per_pixel
 
     data = read_input(source)
     contents = inspect(data)
     quality = contents.psnr
     facts: dict[str, Any] = {"file": source, "bytes": len(data)}
-    facts["bpp"] = round(bits_per_pixel(len(data), math.prod(contents.domain.shape)), 4)
+    facts |= {name: round(x, 4) for name, x in contents.domain.density(len(data)).items()}
     if quality is not None:
         facts["psnr"] = None if quality > EXACT else quality
     facts |= {"kind": contents.domain.kind} | contents.domain.describe()

@@ -99,10 +99,11 @@ def decode(data: bytes, limits: Limits = Limits()) -> Field:  # noqa: B008
     contents = inspect(data, limits)
     cls = registry.field_class(contents.field)
     names = hyperparameter_names(cls)
-    if len(contents.hyperparameters) != len(names):
+    if len(contents.hyperparameters) > len(names):
         given = len(contents.hyperparameters)
         raise CorruptFile(f"gives {given} hyperparameters to {contents.field}, not {len(names)}")
-    arguments = dict(zip(names, contents.hyperparameters, strict=True))
+    # a file from before a hyperparameter existed has its default
+    arguments = dict(zip(names, contents.hyperparameters, strict=False))
     sizes = (len(contents.domain.shape), contents.domain.channels)
     try:
         with torch.device("meta"):  # shapes only: nothing is allocated before it is counted
@@ -114,6 +115,7 @@ def decode(data: bytes, limits: Limits = Limits()) -> Field:  # noqa: B008
         if [len(row.symbols) for row in rows] != expected:
             raise CorruptFile(f"holds parameters that do not make a {contents.field}")
         field = outline.to_empty(device="cpu")
+        field.regenerate()
         field.load_stored(join_rows(field, [dequantize(row) for row in rows]))
     except (FieldError, TypeError, OverflowError) as error:
         reason = " ".join(str(error).split())[:300]

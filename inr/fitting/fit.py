@@ -86,8 +86,6 @@ def fit(
     try:
         preset, built = build_field(signal, field, seed)
         built.to(place)
-        if not isinstance(field, Field):
-            built.adapt(signal.to(place).statistics())
     except FieldError as error:
         raise FitError(str(error)) from None
     if steps is None and seconds is None:
@@ -127,7 +125,10 @@ def fit(
 def build_field(
     signal: GridSignal, field: Field | Preset | str | None, seed: int
 ) -> tuple[Preset, Field]:
-    """Resolve what the user gave into a preset and a field that suits the signal."""
+    """Resolve what the user gave into a preset and a field that is adapted to the signal.
+
+    A field that was passed in stays as it is: its maker calls `adapt`.
+    """
     domain = signal.domain
     if isinstance(field, Field):
         if (field.in_features, field.out_features) != (len(domain.shape), domain.channels):
@@ -147,6 +148,7 @@ def build_field(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         built = registry.create(preset.field, len(domain.shape), domain.channels, **hyperparameters)
+        built.adapt(signal.statistics())
     return preset, built
 
 

@@ -1,10 +1,11 @@
-"""Signals by kind. To add one: write one file with a Domain and a Signal, and one line here."""
+"""Signals by kind. To add one: write one file with a Domain and a Signal, and one entry here."""
 
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inr.errors import CorruptFile, InputError
 from inr.limits import Limits
@@ -12,10 +13,45 @@ from inr.limits import Limits
 if TYPE_CHECKING:
     from inr.signals.base import Domain, GridSignal
 
-KINDS: dict[str, tuple[str, str, str]] = {
-    "image": ("inr.signals.image", "ImageDomain", "open_image"),
+
+class Kind(NamedTuple):
+    """Where a kind of signal lives, and how its files are known.
+
+    Args:
+        module: Full name of the module.
+        domain: Name of the domain's class in it.
+        opener: Name of the function in it that reads a file.
+        magic: Pattern of a file's first bytes.
+        suffixes: Names of files that hold it, where the bytes do not tell.
+    """
+
+    module: str
+    domain: str
+    opener: str
+    magic: bytes
+    suffixes: tuple[str, ...] = ()
+
+
+KINDS = {
+    "audio": Kind(
+        "inr.signals.audio",
+        "AudioDomain",
+        "open_audio",
+        # WAV, AIFF, FLAC, Ogg, CAF, AU, W64, then MP3 with a tag and without (0xFFD8 is a JPEG)
+        rb"(RIFF|RF64)....WAVE|FORM....AIF[FC]|fLaC|OggS|caff|\.snd|riff\x2e\x91\xcf\x11|"
+        rb"ID3|\xff[\xe2\xe3\xf2-\xf7\xfa-\xfd]",
+        (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf"),
+    ),
+    "image": Kind(
+        "inr.signals.image",
+        "ImageDomain",
+        "open_image",
+        rb"\x89PNG|\xff\xd8\xff|GIF8|BM|II[*+]\0|MM\0[*+]|RIFF....WEBP|\x93NUMPY",
+    ),
 }
-"""Permanent name in files -> (module, domain class, opener)."""
+"""By permanent name in files. What is none of the others' is an image, until it fails as one."""
+
+HEAD_BYTES = 16
 
 
 def domain_from_header(kind: Any, items: Any) -> Domain:
@@ -26,8 +62,21 @@ def domain_from_header(kind: Any, items: Any) -> Domain:
     """
     if not isinstance(kind, str) or kind not in KINDS:
         raise CorruptFile(f"holds a signal of unknown kind {kind!r}")
-    module, domain, _ = KINDS[kind]
-    return getattr(importlib.import_module(module), domain).from_header(items)
+    entry = KINDS[kind]
+    return getattr(importlib.import_module(entry.module), entry.domain).from_header(items)
+
+
+def kind_of(source: str | Path | bytes) -> str:
+    """Which kind of signal a file (or the bytes of one) holds, judged by its first bytes.
+
+    Where they tell nothing, or the file cannot be read, its suffix decides.
+    """
+    head = source[:HEAD_BYTES] if isinstance(source, bytes) else _head(source)
+    suffix = "" if isinstance(source, bytes) else Path(source).suffix.lower()
+    for kind, entry in KINDS.items():
+        if re.match(entry.magic, head, re.DOTALL):
+            return kind
+    return next((kind for kind, entry in KINDS.items() if suffix in entry.suffixes), "image")
 
 
 def open_signal(source: str | Path | bytes, limits: Limits = Limits()) -> GridSignal:  # noqa: B008
@@ -36,17 +85,17 @@ def open_signal(source: str | Path | bytes, limits: Limits = Limits()) -> GridSi
     Raises:
         InputError: the file cannot be read as any kind of signal.
     """
-    head = source[:4] if isinstance(source, bytes) else _head(source)
+    head = source[:4] if isinstance(source, bytes) else _head(source)[:4]
     if head == b"\x89INR":
         raise InputError(f"{_name(source)}: is an .inr file already; `inr decode` renders it")
-    module, _, opener = KINDS["image"]
-    return getattr(importlib.import_module(module), opener)(source, limits)
+    entry = KINDS[kind_of(source)]
+    return getattr(importlib.import_module(entry.module), entry.opener)(source, limits)
 
 
 def _head(path: str | Path) -> bytes:
     try:
         with Path(path).open("rb") as file:
-            return file.read(4)
+            return file.read(HEAD_BYTES)
     except OSError:
         return b""  # the opener says what is wrong
 

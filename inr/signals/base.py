@@ -59,6 +59,17 @@ class Domain(ABC):
     def grain(self) -> float:
         """The smallest difference that the samples can tell, in normalised values."""
 
+    def density(self, file_bytes: int) -> dict[str, float]:
+        """What a file of that many bytes costs per unit of the signal, the usual figure first."""
+        return {"bits_per_sample": 8 * file_bytes / (math.prod(self.shape) * self.channels)}
+
+    def first_edge(self, start: float, width: float) -> float:
+        """Where the cells of a rendering that starts at `start` begin, each `width` samples wide.
+
+        A sample of the rendering lies at the centre of its cell.
+        """
+        return start
+
     def cell_centres(self, axis: int, start: float, stop: float, n: int) -> np.ndarray:
         """Coordinates of the centres of n equal cells of [start, stop], given in samples."""
         import numpy as np
@@ -102,6 +113,7 @@ class GridSignal(ABC):
         self.domain = domain
         self.samples = samples
         self.values = values
+        self._axes: list[Tensor] = []
 
     @property
     def channels(self) -> int:
@@ -112,11 +124,13 @@ class GridSignal(ABC):
         """Coordinates of the samples, one vector per axis."""
         import torch
 
-        domain = self.domain
-        return [
-            torch.from_numpy(domain.cell_centres(i, 0, n, n)).to(self.values.device)
-            for i, n in enumerate(domain.shape)
-        ]
+        if not self._axes:  # a long sound's are no trifle at every step
+            domain = self.domain
+            self._axes = [
+                torch.from_numpy(domain.cell_centres(i, 0, n, n)).to(self.values.device)
+                for i, n in enumerate(domain.shape)
+            ]
+        return self._axes
 
     def to(self, device: str) -> Self:
         """The same signal with its values on another device."""
@@ -154,8 +168,14 @@ class GridSignal(ABC):
         return Batch(axes, values)
 
     def loss(self, field: Field, batch: Batch) -> Tensor:
-        """Sum of squared errors over a batch; the trainer divides by the number of values."""
-        return (field.on_grid(batch.axes) - batch.values).square().sum()
+        """Sum of squared errors over a batch; the trainer divides by the number of values.
+
+        For a field of several trained outputs it is the mean of their sums.
+        """
+        import torch
+
+        outputs = field.supervised(batch.axes)
+        return torch.stack([(out - batch.values).square().sum() for out in outputs]).mean()
 
     @abstractmethod
     def metrics(self, field: Field) -> dict[str, float]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from inr.errors import CorruptFile, InputError, UsageError
 from inr.limits import Limits
-from inr.metrics import psnr
+from inr.metrics import bits_per_pixel, psnr
 from inr.rendering import bands
 from inr.signals.base import Domain, GridSignal
 
@@ -112,6 +112,9 @@ class ImageDomain(Domain):
         if self.icc:
             facts["icc_bytes"] = len(self.icc)
         return facts
+
+    def density(self, file_bytes: int) -> dict[str, float]:
+        return {"bpp": bits_per_pixel(file_bytes, self.height * self.width)}
 
     @property
     def peak(self) -> float:

@@ -1,0 +1,101 @@
+"""What `inr decode` does with a sound: --rate, --start, --end, written as it is rendered."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from inr.errors import UsageError
+from inr.limits import Limits
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fields.base import Field
+    from inr.signals.audio import AudioDomain
+
+OPTIONS = ("rate", "start", "end")
+
+
+def add_options(p: ArgumentParser) -> None:
+    """The options of a sound."""
+    group = p.add_argument_group("sound")
+    group.add_argument("--rate", type=int, help="samples per second; the source's if not given")
+    group.add_argument("--start", type=float, help="seconds at which to begin")
+    group.add_argument("--end", type=float, help="seconds before which to end")
+
+
+def options(args: Namespace) -> dict[str, Any]:
+    """What the user asked for, as `AudioDomain.window` takes it."""
+    return {name: getattr(args, name) for name in OPTIONS}
+
+
+class Sound:
+    """One rendering.
+
+    Args:
+        field: The decoded field.
+        how: What `options` returned.
+    """
+
+    suffix = ".wav"
+
+    def __init__(self, field: Field, how: dict[str, Any]) -> None:
+        self.field = field
+        self.domain: AudioDomain = field.domain
+        try:
+            self.length, *self._place = self.domain.window(**how)
+        except UsageError as error:
+            raise UsageError(
+                f"--{error}" if str(error).startswith(OPTIONS) else str(error)
+            ) from None
+        self.rate = self.domain.rate if how["rate"] is None else how["rate"]
+        self.facts = {
+            "samples": self.length,
+            "rate": self.rate,
+            "channels": self.domain.channels,
+        }
+        self.text = f"{self.length / self.rate:.2f} s at {self.rate:,} Hz"
+
+    def check(self, suffix: str, *, to_file: bool) -> None:
+        """Refuse what the format cannot hold."""
+        from inr.signals.audio import check_format
+
+        if suffix.lower() == ".npy" and to_file:
+            return
+        check_format(suffix, self.domain, self.rate)
+        if self.length * self.domain.channels > Limits().samples:
+            raise UsageError(
+                f"{self.length:,} samples are too many for one file: choose a lower --rate, or "
+                "--start and --end, or write .npy"
+            )
+
+    def to_bytes(self, suffix: str) -> bytes:
+        """The bytes of a sound file."""
+        from inr.signals.audio import write_audio
+
+        buffer = io.BytesIO()
+        write_audio(buffer, self._pieces(), self.domain, suffix, rate=self.rate)
+        return buffer.getvalue()
+
+    def write(self, path: Path) -> None:
+        """Render into a file, in the format of its suffix."""
+        from inr.files import write_npy
+        from inr.signals.audio import DTYPES, write_audio
+
+        if path.suffix.lower() == ".npy":
+            shape = (self.length, self.domain.channels)
+            write_npy(path, shape, DTYPES[self.domain.depth], self._pieces())
+        else:
+            write_audio(path, self._pieces(), self.domain, rate=self.rate)
+
+    def _pieces(self) -> Iterator[np.ndarray]:
+        from inr.rendering import render_bands
+
+        start, length = self._place
+        bands = render_bands(self.field, self.domain, (self.length,), (start,), (length,))
+        return (samples for _, samples in bands)
