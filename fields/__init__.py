@@ -12,14 +12,36 @@ from fields.registry import FIELDS, create, field_class, name_of, names
 
 if TYPE_CHECKING:
     from fields.base import Field, FieldError
+    from fields.baselines import Gauss, ReluPe, Rff
+    from fields.chebyshev import ChebyKan, Sl2a
+    from fields.finer import Finer, FinerGauss, FinerWavelet
+    from fields.fkan import Fkan
     from fields.grid import Grid
+    from fields.mfn import Bacon, FourierNet, GaborNet
     from fields.siren import Siren
+    from fields.spder import Spder
+    from fields.wavelet import Wavelet, Wire
 
 __all__ = [
+    "Bacon",
+    "ChebyKan",
     "Field",
     "FieldError",
+    "Finer",
+    "FinerGauss",
+    "FinerWavelet",
+    "Fkan",
+    "FourierNet",
+    "GaborNet",
+    "Gauss",
     "Grid",
+    "ReluPe",
+    "Rff",
     "Siren",
+    "Sl2a",
+    "Spder",
+    "Wavelet",
+    "Wire",
     "create",
     "field_class",
     "name_of",

@@ -11,9 +11,9 @@ import functools
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -72,12 +72,13 @@ class Field(nn.Module, ABC):
     command line and file header read them from its signature, in that order.
 
     Attributes:
-        smoothness: How many derivatives in the coordinates exist and are continuous.
+        smoothness: How many derivatives in the coordinates exist and are continuous. The class
+            has that of its defaults; an instance whose hyperparameters change it has its own.
         hyperparameters: The keyword arguments that built this field, defaults included.
         domain: Where the field lives, set by whoever attaches a signal; None until then.
     """
 
-    smoothness: ClassVar[float] = math.inf
+    smoothness: float = math.inf
     in_features: int
     out_features: int
     hyperparameters: dict[str, Any]
@@ -109,10 +110,20 @@ class Field(nn.Module, ABC):
 
         The default runs `forward` in tiles of bounded memory; separable fields override it.
         """
+        return self.in_tiles(self, axes)
+
+    def supervised(self, axes: Sequence[Float[Tensor, " _"]]) -> list[Tensor]:
+        """Every output on a lattice that is trained towards the signal, the field's own last."""
+        return [self.on_grid(axes)]
+
+    def in_tiles(
+        self, function: Callable[[Tensor], Tensor], axes: Sequence[Float[Tensor, " _"]]
+    ) -> Tensor:
+        """A function of coordinates on a lattice, computed in tiles of bounded memory."""
         shape = [len(axis) for axis in axes]
         coords = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
-        tiles = [self(tile) for tile in coords.split(points_per_tile(self))]
-        return torch.cat(tiles).reshape(*shape, self.out_features)
+        values = torch.cat([function(tile) for tile in coords.split(points_per_tile(self))])
+        return values.reshape(*shape, *values.shape[1:])
 
     def adapt(self, statistics: SignalStatistics) -> None:
         """Initialise from what is known of the signal; called once, before fitting."""
@@ -153,6 +164,12 @@ class Field(nn.Module, ABC):
                 raise FieldError(f"{name} has shape {given}, expected {tuple(tensor.shape)}")
             tensor.copy_(values[name])
 
+    def regenerate(self) -> None:
+        """Fill what is neither trained nor stored but drawn from a seed, such as frequencies.
+
+        A decoder builds the field without memory, then calls this and `load_stored`.
+        """
+
     def extra_repr(self) -> str:
         """Show the hyperparameters in `repr(field)`."""
         return ", ".join(f"{key}={value!r}" for key, value in self.hyperparameters.items())
@@ -181,6 +198,14 @@ def positive(name: str, value: Any, high: float) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 < value <= high:
         raise FieldError(f"{name} is {value!r}: give a number above 0, at most {high:g}")
+    return float(value)
+
+
+def within(name: str, value: Any, low: float, high: float) -> float:
+    """Return `value` as a float within [low, high], or raise a FieldError that names it."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not low <= value <= high:
+        raise FieldError(f"{name} is {value!r}: give a number from {low:g} to {high:g}")
     return float(value)
 
 

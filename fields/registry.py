@@ -14,8 +14,26 @@ if TYPE_CHECKING:
     from fields.base import Field
 
 FIELDS: dict[str, tuple[str, str]] = {
+    "bacon": ("fields.mfn:Bacon", "band-limited multiplicative network (Lindell et al. 2022)"),
+    "chebykan": ("fields.chebyshev:ChebyKan", "Chebyshev Kolmogorov-Arnold net (SS et al. 2024)"),
+    "finer": ("fields.finer:Finer", "sines of variable period (Liu et al. 2024)"),
+    "finer-gauss": ("fields.finer:FinerGauss", "Gaussians of variable period (FINER++)"),
+    "finer-wavelet": ("fields.finer:FinerWavelet", "wavelets of variable period (FINER++)"),
+    "fkan": ("fields.fkan:Fkan", "learnable Fourier series, then an MLP (Mehrabian et al. 2025)"),
+    "fouriernet": ("fields.mfn:FourierNet", "multiplicative sines (Fathony et al. 2021)"),
+    "gabornet": ("fields.mfn:GaborNet", "multiplicative Gabor filters (Fathony et al. 2021)"),
+    "gauss": ("fields.baselines:Gauss", "MLP with Gaussian activations (Ramasinghe & Lucey 2022)"),
     "grid": ("fields.grid:Grid", "multi-resolution feature grid with a small MLP"),
+    "relu-pe": ("fields.baselines:ReluPe", "positional encoding and ReLU (Mildenhall et al. 2020)"),
+    "rff": ("fields.baselines:Rff", "random Fourier features and ReLU (Tancik et al. 2020)"),
     "siren": ("fields.siren:Siren", "MLP with sine activations (Sitzmann et al. 2020)"),
+    "sl2a": ("fields.chebyshev:Sl2a", "Chebyshev layer and low-rank fusion (Heidari et al. 2025)"),
+    "spder": ("fields.spder:Spder", "damped sines (Shah & Sitawarin 2024)"),
+    "wavelet": (
+        "fields.wavelet:Wavelet",
+        "low-pass and band-pass wavelets (Roddenberry et al. 2024)",
+    ),
+    "wire": ("fields.wavelet:Wire", "complex Gabor wavelets (Saragadam et al. 2023)"),
 }
 
 

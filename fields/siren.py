@@ -1,4 +1,4 @@
-"""SIREN: an MLP with sine activations.
+"""SIREN: an MLP with sine activations, and the layers that its relatives share.
 
 V. Sitzmann, J. Martel, A. Bergman, D. Lindell, G. Wetzstein, "Implicit Neural Representations
 with Periodic Activation Functions", NeurIPS 2020, arXiv:2006.09661.
@@ -7,17 +7,19 @@ with Periodic Activation Functions", NeurIPS 2020, arXiv:2006.09661.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from abc import abstractmethod
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fields.base import Field, one_of, positive, whole
+from fields import winner
+from fields.base import Field, FieldError, SignalStatistics, one_of, positive, whole, within
 
 
-class SineLayer(nn.Module):
-    """x -> sin(omega (W x + b)); the bias is inside, so omega multiplies it too.
+class PhaseLayer(nn.Module):
+    """x -> omega (W x + b), the phase of a sine; omega multiplies the bias too.
 
     Shapes: (..., in_features) -> (..., out_features). The weights are drawn from U(-bound, bound).
     """
@@ -32,15 +34,113 @@ class SineLayer(nn.Module):
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         # omega goes into the (small) weights: one pass less over the (large) activations
         w, b = self.linear.weight, self.linear.bias
-        return torch.sin(nn.functional.linear(x, self.omega * w, self.omega * b))
+        return nn.functional.linear(x, self.omega * w, self.omega * b)
 
 
-class Siren(Field):
+class SineNetwork(Field):
+    """x_{i+1} = g(omega_i (W_i x_i + b_i)), i = 0..L, and a linear output; g by subclass.
+
+    Weights are SIREN's: U(-1/d, 1/d) in the first layer, U(-sqrt(6/n)/omega, sqrt(6/n)/omega) in
+    all others, the linear output included. `Siren` documents the arguments.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        hidden_features: int,
+        hidden_layers: int,
+        first_omega: float,
+        hidden_omega: float | list[float],
+        bias_init: str = "official",
+        init: str = "siren",
+        winner_form: str = "paper",
+        first_noise: float = 0.0,
+        second_noise: float = 0.0,
+    ) -> None:
+        super().__init__(in_features, out_features)
+        width = whole("hidden_features", hidden_features, 1, 8192)
+        depth = whole("hidden_layers", hidden_layers, 0, 62)
+        first_omega = positive("first_omega", first_omega, 1e6)
+        omegas = _per_layer("hidden_omega", hidden_omega, depth)
+        one_of("bias_init", bias_init, ("official", "clean"))
+        self.init = one_of("init", init, ("siren", "winner"))
+        self.winner_form = one_of("winner_form", winner_form, tuple(winner.LAWS))
+        self.noise = (
+            within("first_noise", first_noise, 0.0, 1e6),
+            within("second_noise", second_noise, 0.0, 1e6),
+        )
+        if init == "winner" and depth == 0:
+            raise FieldError("hidden_layers is 0: init 'winner' needs a second layer")
+
+        # the output's weights have the bound of the layer before it
+        bounds = [math.sqrt(6 / width) / omega for omega in omegas]
+        first = PhaseLayer(in_features, width, first_omega, 1 / in_features)
+        hidden = [PhaseLayer(width, width, omegas[i], bounds[i]) for i in range(depth)]
+        self.sines = nn.ModuleList([first, *hidden])
+        self.out = nn.Linear(width, out_features)
+        nn.init.uniform_(self.out.weight, -bounds[-1], bounds[-1])
+        if bias_init == "clean":
+            nn.init.uniform_(first.linear.bias, -1 / in_features, 1 / in_features)
+            for layer, bound in zip(hidden, bounds[:depth], strict=True):
+                nn.init.uniform_(layer.linear.bias, -bound, bound)
+            nn.init.uniform_(self.out.bias, -bounds[-1], bounds[-1])
+        self._unnoised: list[Tensor] = []
+
+    @abstractmethod
+    def activation(self, phase: Tensor, omega: float) -> Tensor:
+        """The nonlinearity g, elementwise; the phase is omega (W x + b)."""
+
+    @property
+    def layers(self) -> list[PhaseLayer]:
+        """The layers before the output."""
+        return [cast(PhaseLayer, layer) for layer in self.sines]
+
+    @property
+    def widest(self) -> int:
+        return self.out.in_features
+
+    def forward(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        x = coords
+        for layer in self.layers:
+            x = self.activation(layer(x), layer.omega)
+        return self.out(x)
+
+    def adapt(self, statistics: SignalStatistics) -> None:
+        """With init "winner", add the noise that the hyperparameters or the signal call for."""
+        if self.init == "winner":
+            given = self.noise if any(self.noise) else None
+            self.add_noise(*(given or winner.noise_scales(statistics, self.winner_form)))
+
+    @torch.no_grad()
+    def add_noise(self, first: float, second: float) -> None:
+        """Set W_0 and W_1 to their un-noised values plus noise of std s_0/omega and s_1/omega.
+
+        Args:
+            first: s_0, the standard deviation of the first layer's angular frequencies where its
+                omega is that of the hidden layers.
+            second: s_1.
+
+        The un-noised weights are those at the first call, so that noise never stacks. omega is
+        that of the second layer, even where first_omega differs. Draws from torch's CPU generator.
+        """
+        weights = [layer.linear.weight for layer in self.layers[:2]]
+        if not self._unnoised:
+            self._unnoised = [weight.clone() for weight in weights]
+        omega = self.layers[1].omega
+        for weight, base, scale in zip(weights, self._unnoised, (first, second), strict=True):
+            noise = torch.randn(base.shape).to(base)
+            weight.copy_(base + scale / omega * noise)
+
+
+class Siren(SineNetwork):
     """Sine layers and a linear output: x_{i+1} = sin(omega_i (W_i x_i + b_i)), i = 0..L (eq. 3).
 
     Weights are drawn as in the authors' code (the paper's first-layer bound carries a square root
     that its authors retracted): U(-1/d, 1/d) in the first layer, U(-sqrt(6/n)/omega,
-    sqrt(6/n)/omega) in all others, the linear output included.
+    sqrt(6/n)/omega) in all others, the linear output included. `init` "winner" then adds noise to
+    the first two layers, as the signal's spectrum calls for (see `fields.winner`).
 
     Args:
         in_features: Coordinates per point, d.
@@ -51,10 +151,16 @@ class Siren(Field):
         first_omega: Angular frequency omega_0 of the first layer, in radians per half domain.
             On sound the authors' grid of [-100, 100] amounts to 3000 here, but for the bias,
             which this also multiplies by 100.
-        hidden_omega: Angular frequency of the other layers.
+        hidden_omega: Angular frequency of the other layers: one number, or a list of one for each.
         bias_init: "official" leaves the biases of torch, U(+-1/sqrt(fan_in)), as the authors'
             code does; "clean" draws each bias from the bound of its layer's weights, so that
             depth does not flatten the signal.
+        init: "siren", or "winner" for noise on the first two layers.
+        winner_form: Which law turns the signal's spectrum into noise scales: the "paper" or the
+            released "code".
+        first_noise: WINNER's s_0, instead of what the signal calls for, in radians per half
+            domain. With both scales 0 the signal decides.
+        second_noise: WINNER's s_1.
 
     Raises:
         FieldError: a hyperparameter is out of range.
@@ -70,30 +176,35 @@ class Siren(Field):
         hidden_features: int = 256,
         hidden_layers: int = 3,
         first_omega: float = 30.0,
-        hidden_omega: float = 30.0,
+        hidden_omega: float | list[float] = 30.0,
         bias_init: Literal["official", "clean"] = "official",
+        init: Literal["siren", "winner"] = "siren",
+        winner_form: Literal["paper", "code"] = "paper",
+        first_noise: float = 0.0,
+        second_noise: float = 0.0,
     ) -> None:
-        super().__init__(in_features, out_features)
-        width = whole("hidden_features", hidden_features, 1, 8192)
-        depth = whole("hidden_layers", hidden_layers, 0, 62)
-        first_omega = positive("first_omega", first_omega, 1e6)
-        hidden_omega = positive("hidden_omega", hidden_omega, 1e6)
-        one_of("bias_init", bias_init, ("official", "clean"))
+        super().__init__(
+            in_features,
+            out_features,
+            hidden_features=hidden_features,
+            hidden_layers=hidden_layers,
+            first_omega=first_omega,
+            hidden_omega=hidden_omega,
+            bias_init=bias_init,
+            init=init,
+            winner_form=winner_form,
+            first_noise=first_noise,
+            second_noise=second_noise,
+        )
 
-        bound = math.sqrt(6 / width) / hidden_omega
-        first = SineLayer(in_features, width, first_omega, 1 / in_features)
-        hidden = [SineLayer(width, width, hidden_omega, bound) for _ in range(depth)]
-        self.sines = nn.Sequential(first, *hidden)
-        self.out = nn.Linear(width, out_features)
-        nn.init.uniform_(self.out.weight, -bound, bound)
-        if bias_init == "clean":
-            nn.init.uniform_(first.linear.bias, -1 / in_features, 1 / in_features)
-            for bias in [layer.linear.bias for layer in hidden] + [self.out.bias]:
-                nn.init.uniform_(bias, -bound, bound)
+    def activation(self, phase: Tensor, omega: float) -> Tensor:
+        return torch.sin(phase)
 
-    @property
-    def widest(self) -> int:
-        return self.out.in_features
 
-    def forward(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        return self.out(self.sines(coords))
+def _per_layer(name: str, value: Any, depth: int) -> list[float]:
+    """One number for each of `depth` layers (for one, if there are none), from one or a list."""
+    if not isinstance(value, list):
+        return [positive(name, value, 1e6)] * max(depth, 1)
+    if len(value) != max(depth, 1):
+        raise FieldError(f"{name} has {len(value)} numbers: give one, or one for each hidden layer")
+    return [positive(name, number, 1e6) for number in value]
