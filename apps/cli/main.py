@@ -25,6 +25,7 @@ VERBS = {
     "info": "show what an .inr file holds",
     "verify": "check that .inr files are intact",
     "fields": "list the fields, or one field's hyperparameters",
+    "bench": "compare fields under one protocol",
     "demo": "the whole road on a photograph, with a page of pictures",
     "completion": "print a script that completes `inr` in a shell",
 }
