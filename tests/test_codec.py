@@ -17,7 +17,7 @@ from inr.codec import format as container
 from inr.codec.decode import decode, inspect, symbols
 from inr.codec.encode import encode, pack, split_rows
 from inr.codec.entropy import Row, decode_rows, encode_rows, frequencies
-from inr.codec.quantize import dequantize, quantize, step_index, step_size
+from inr.codec.quantize import dequantize, quantize, step_index, step_shares, step_size
 from inr.errors import CorruptFile, FitError, InrError, LimitExceeded, UnsupportedFile, UsageError
 from inr.limits import Limits
 from inr.signals.image import Image, ImageDomain
@@ -434,3 +434,21 @@ def test_pack_is_canonical(files):
         facts = contents.container.header[4] if len(contents.container.header) > 4 else {}
         again = pack(contents.field, field, field.domain, symbols(contents), facts)
         assert again == data
+
+
+def test_rows_that_lie_on_the_steps_are_not_insensitive():
+    # gains of 1 and of 1.003 matter alike, though rounding leaves the first as they are
+    other = np.linspace(-1, 1, 64, dtype=np.float32)
+
+    def shares(gain: float) -> list[float]:
+        gains = np.full(64, gain, np.float32)
+        true = gains * other
+
+        def distortion(rows):
+            return float(np.square(rows[0] * rows[1] - true).mean())
+
+        return step_shares([gains, other], distortion)
+
+    exact, odd = shares(1.0), shares(1.003)
+    assert exact[0] == pytest.approx(odd[0], rel=2)
+    assert exact[0] < 3 * exact[1]

@@ -96,10 +96,24 @@ def step_shares(rows: Sequence[np.ndarray], distortion: Distortion) -> list[floa
             shares.append(1.0)
             continue
         step = float(step_size(step_index(spread / 2)))
-        trial = dequantize(quantize(row, step_index(step)))
+        trial = _rounded(row, step_index(step))
         moved = distortion([trial if i == t else r for i, r in enumerate(rows)])
         sensitivity = max(moved - base, 1e-4 * base, 1e-15) / step**2
         alive = max(1, int(np.count_nonzero(trial)))
         shares.append(math.sqrt(alive / sensitivity))
         total += alive
     return [share / math.sqrt(max(total, 1)) for share in shares]
+
+
+def _rounded(row: np.ndarray, index: int) -> np.ndarray:
+    """A row as rounding to a step would change it, were its values anywhere between the steps.
+
+    Values that happen to lie on the steps (a layer's gains, all 1) are not insensitive: they are
+    moved by the root mean square of a rounding error, to and fro.
+    """
+    trial = dequantize(quantize(row, index))
+    alive = np.flatnonzero(trial)
+    usual = float(step_size(index)) / math.sqrt(12)
+    if alive.size and np.square(trial[alive] - row[alive]).mean() < usual**2 / 10:
+        trial[alive] += (usual * (1 - 2 * (np.arange(alive.size) % 2))).astype(np.float32)
+    return trial
