@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fields import base
-from fields.base import Field, FieldError
+from fields.base import Field
 
 
 class AdditiveField(Field):
@@ -30,8 +30,6 @@ class AdditiveField(Field):
         """All that follows the sum."""
 
     def forward(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        if coords.shape[-1] != self.in_features:
-            raise FieldError(f"coords have {coords.shape[-1]} numbers each, not {self.in_features}")
         flat = coords.reshape(-1, self.in_features)
         total = self.part(0, flat[:, 0])
         for axis in range(1, self.in_features):
@@ -40,6 +38,7 @@ class AdditiveField(Field):
 
     def on_grid(self, axes: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, "*shape d_out"]:
         """Basis functions per axis, sums over the lattice, the rest in tiles of bounded memory."""
+        base.check_axes(self, axes)
         if len(axes) == 1:  # nothing is shared, and an axis may be long: all of it in tiles
             return super().on_grid(axes)
         parts = [self.part(i, axis) for i, axis in enumerate(axes)]

@@ -96,6 +96,17 @@ class Field(nn.Module, ABC):
         self.out_features = whole("out_features", out_features, 1, 4096)
         self.domain: Any = None
 
+    def __call__(self, coords: Tensor) -> Tensor:
+        """Values at coordinates (see `forward`).
+
+        Raises:
+            FieldError: they are no floats, or not `in_features` to a point.
+        """
+        if coords.shape[-1:] != (self.in_features,) or not coords.is_floating_point():
+            given = f"{coords.dtype} of shape {tuple(coords.shape)}"
+            raise FieldError(f"coords are {given}: give floats, shape (..., {self.in_features})")
+        return super().__call__(coords)
+
     @abstractmethod
     def forward(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """Values at coordinates; pure, for any leading shape."""
@@ -173,6 +184,12 @@ class Field(nn.Module, ABC):
     def extra_repr(self) -> str:
         """Show the hyperparameters in `repr(field)`."""
         return ", ".join(f"{key}={value!r}" for key, value in self.hyperparameters.items())
+
+
+def check_axes(field: Field, axes: Sequence[Tensor]) -> None:
+    """Raise a FieldError unless there is one vector of coordinates for each of the field's axes."""
+    if len(axes) != field.in_features:
+        raise FieldError(f"{len(axes)} axes are given: give {field.in_features}")
 
 
 def hyperparameter_names(cls: type[Field]) -> list[str]:

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fields.base import Field, FieldError, SignalStatistics, StoredTensor, whole
+from fields.base import Field, FieldError, SignalStatistics, StoredTensor, check_axes, whole
 
 PRIMES = (1, 2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737, 1546526257)
 """Factors of the spatial hash; the first three are the paper's, the others continue tiny-cuda-nn's
@@ -101,6 +101,7 @@ class Grid(Field):
 
     def on_grid(self, axes: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, "*shape d_out"]:
         """Dense levels are interpolated one axis at a time, at the cost of a resize."""
+        check_axes(self, axes)
         features = []
         for table, nodes in zip(self.tables, self.resolutions, strict=True):
             if table.ndim == 1 + len(nodes):

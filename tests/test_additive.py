@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from fields.additive import AdditiveField
-from fields.base import FieldError
 
 
 class Toy(AdditiveField):
@@ -53,11 +52,6 @@ def test_lattice_is_the_sum_point_by_point(shape, tiles_of_12):
     for index in itertools.product(*map(range, shape)):
         x = torch.stack([axis[i] for axis, i in zip(axes, index, strict=True)])
         torch.testing.assert_close(found[index], field(x))
-
-
-def test_coordinates_of_another_number_are_refused():
-    with pytest.raises(FieldError, match="coords have 3 numbers each, not 2"):
-        Toy(2, 1)(torch.zeros(4, 3))
 
 
 def test_gradients_on_a_lattice_are_those_of_its_points(tiles_of_12):

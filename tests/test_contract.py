@@ -231,9 +231,13 @@ def test_shapes_and_leading_dimensions(name, d, c):
 
 
 @every_field
-def test_wrong_number_of_coordinates_is_refused(name):
-    with pytest.raises(Exception, match=r"."):
-        make(name, 2)(torch.zeros(4, 3))
+def test_wrong_coordinates_are_refused_in_one_line(name):
+    field = make(name, 2)
+    for wrong in (torch.zeros(4, 3), torch.zeros(4, 2, dtype=torch.int64), torch.tensor(0.0)):
+        with pytest.raises(FieldError, match=r"coords are .*: give floats, shape \(\.\.\., 2\)$"):
+            field(wrong)
+    with pytest.raises(FieldError, match="give"):
+        field.on_grid([torch.zeros(3)] * 3)
 
 
 @every_field

@@ -18,7 +18,7 @@ from inr.errors import UsageError
 if TYPE_CHECKING:
     from apps.bench.shootout import Run, Settings
 
-SMALL = {"image": 96, "sound": 8192, "shape": 20, "scalars": 7_000, "steps": 400}
+SMALL = {"image": 64, "sound": 4096, "shape": 16, "scalars": 4_000, "steps": 300}
 """Ends within 20 minutes on two cores."""
 
 FULL = {"image": 1 << 20, "sound": 150_000, "shape": 128, "scalars": 199_000, "steps": 5_000}
