@@ -21,7 +21,7 @@ def run(argv: Sequence[str]) -> int:
     if args.name is None:
         for name in registry.names():
             summary = registry.FIELDS[name][1]
-            voice.event({"name": name, "summary": summary}, f"{name:<12}{summary}")
+            voice.event({"name": name, "summary": summary}, f"{name:<15}{summary}")
         return 0
 
     from fields.base import FieldError, hyperparameter_names

@@ -68,7 +68,7 @@ EXACT = 600.0
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
-        return ", ".join(_text(v) for v in value)
+        return ", ".join(f"[{_text(v)}]" if isinstance(v, list) else _text(v) for v in value)
     if isinstance(value, dict):
         return " ".join(f"{v}" for v in value.values())
     return f"{value:,}" if isinstance(value, int) else str(value)
