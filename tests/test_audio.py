@@ -609,7 +609,7 @@ def test_from_a_file_to_a_file(run, here):
 def test_python_goes_the_same_road(here):
     audio = inr.open("a.wav")
     fit = inr.fit(audio, steps=1, device="cpu")
-    assert fit.field.hyperparameters["first_omega"] == 3000
+    assert fit.field.hyperparameters["init"] == "winner"
     inr.save(fit, here / "a.inr", max_loss_db=3)
     assert inr.load(here / "a.inr").domain == audio.domain
 
@@ -696,15 +696,15 @@ def test_each_input_has_the_preset_of_its_kind(run, here):
     assert run("fit", "p.png", "b.flac", "--steps", "1", *small)[0] == 0
     made = [inspect((here / name).read_bytes()).hyperparameters for name in ("p.inr", "b.inr")]
     assert [m[0] for m in made] == [9, 9]
-    assert [m[2] for m in made] == [30, 3000]
+    assert [m[5] for m in made] == ["siren", "winner"]
 
 
 def test_the_default_preset_depends_on_the_input(run, here):
     assert "name: siren" in run("fit", "a.wav", "--print_config")[1]
     assert "name: grid" in run("fit", "x.png", "--print_config")[1]
     assert "name: grid" in run("fit", "--print_config")[1]
-    assert "first_omega: 3000" in run("fit", "--config", "audio/siren", "--print_config")[1]
-    assert "first_omega: 3000" in run("fit", "-o", "x.png", "--print_config", "--", "a.wav")[1]
+    assert "init: winner" in run("fit", "--config", "audio/siren", "--print_config")[1]
+    assert "init: winner" in run("fit", "-o", "x.png", "--print_config", "--", "a.wav")[1]
     assert "HIDDEN_FEATURES" in run("fit", "a.wav", "--field", "siren", "--help")[1]
 
 

@@ -318,11 +318,12 @@ def analytic(field: Wavelet) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("source", ["chirp", "speech"])
-def test_the_band_pass_part_stays_progressive_and_off_zero(source, request):
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_band_pass_part_stays_progressive_and_off_zero(source, depth, request):
     samples = chirp() if source == "chirp" else speech(request.getfixturevalue("shared"))
     torch.manual_seed(0)
     sizes = {"atoms": 32, "hidden_features": 16, "low_features": 8, "octaves": 3}
-    field = Wavelet(1, 1, hidden_layers=1, **sizes).double()
+    field = Wavelet(1, 1, hidden_layers=depth, **sizes).double()
     field.adapt(SignalStatistics(samples))
     before = float(samples.square().mean())
     for steps in (0, 60):
@@ -332,9 +333,9 @@ def test_the_band_pass_part_stays_progressive_and_off_zero(source, request):
         lowest = float(field.band_pass.atoms.maps()[:, 0, 0].detach().min())
         assert float(share[omega.abs() < lowest].sum()) < 1e-2
         assert float(share[omega.abs() < lowest / 5].sum()) < 1e-8
-        # degree 2 once: not above twice the finest frequency, and the Gamma density's tail
+        # degree 2, depth times: not above 2^depth of the finest frequency, and the Gamma's tail
         highest = float(field.band_pass.atoms.maps()[:, 0, 0].detach().max())
-        assert float(share[omega > highest * (2 * 3 + 8 * math.sqrt(2))].sum()) < 1e-12
+        assert float(share[omega > highest * (2**depth * 3 + 8 * 2 ** (depth / 2))].sum()) < 1e-12
     assert after < 0.7 * before
 
     # the same polynomial of real wavelets comes back to zero

@@ -124,9 +124,9 @@ def _grid(size: float, shape: tuple[int, ...]) -> Hyperparameters:
 
 
 WIRE_IMAGES = {"hidden_layers": 3, "first_omega": 20.0, "hidden_omega": 20.0, "scale": 30.0}
-"""WIRE's recommendation for image representation; the field's default is that for tomography."""
+"""What the authors recommend for images; the field's default is their setting for tomography."""
 
-SOLID = {"first_omega": 10.0, "hidden_omega": 10.0, "scale": 40.0}
+WIRE_SOLIDS = {"first_omega": 10.0, "hidden_omega": 10.0, "scale": 40.0}
 """WIRE's setting for occupancy."""
 
 CONTESTANTS = (
@@ -146,9 +146,9 @@ CONTESTANTS = (
     Contestant("finer-gauss", "finer-gauss", 1e-3),
     Contestant("finer-wavelet", "finer-wavelet", 1e-3),
     Contestant("gauss", "gauss", 5e-3, paper=34.96),
-    Contestant("wire", "wire", 5e-3, {"hidden_layers": 3}, {"shape": SOLID}),
-    Contestant("wire-20-30", "wire", 5e-3, WIRE_IMAGES, {"shape": SOLID}, paper=30.63),
-    Contestant("wire-2d", "wire", 5e-3, {"hidden_layers": 3, "kind": "2d"}, {"shape": SOLID}),
+    Contestant("wire", "wire", 5e-3, {"hidden_layers": 3}),
+    Contestant("wire-official", "wire", 5e-3, WIRE_IMAGES, {"shape": WIRE_SOLIDS}, paper=30.63),
+    Contestant("wire-2d", "wire", 5e-3, {"hidden_layers": 3, "kind": "2d"}),
     Contestant("wavelet", "wavelet", 1e-2, dial=_wavelet),
     Contestant("spder", "spder", 1e-4, kinds={"sound": {"first_omega": 3000.0}}),
     Contestant(
