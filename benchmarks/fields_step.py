@@ -63,8 +63,26 @@ def kan(h: Tensor) -> Tensor:
     return chebyshev(torch.tanh(h), 8)
 
 
+def filtered(z: Tensor) -> Tensor:
+    phase, h = z.unbind()
+    return torch.sin(phase) * h
+
+
+def gabor_filtered(z: Tensor) -> Tensor:
+    phase, exponent, h = z.unbind()
+    return torch.sin(phase) * torch.exp(exponent) * h
+
+
+def fused(z: Tensor) -> Tensor:
+    y, gate = z.unbind()
+    return torch.relu(y) * gate
+
+
 WIRE = 2 * int(256 / math.sqrt(2))
 WIDE = [(256, 256)] * 3
+INPUTS = {filtered: 2, gabor_filtered: 3, fused: 2}
+"""Activations of several tensors: filters and gates multiply what came before."""
+
 SPECS: dict[str, tuple[list[tuple[int, int]], Activation, list[int]]] = {
     # products after the first layer, activation, the width of each of its inputs
     "siren": ([*WIDE, (256, 1)], torch.sin, [256] * 4),
@@ -77,11 +95,11 @@ SPECS: dict[str, tuple[list[tuple[int, int]], Activation, list[int]]] = {
     "rff": ([(512, 256)] + [(256, 256)] * 2 + [(256, 1)], torch.relu, [256] * 3),
     "wire": ([(WIRE, WIRE)] * 2 + [(WIRE, 1)], wire, [WIRE] * 3),
     "fkan": ([(128, 256), (256, 256), (256, 256), (256, 512), (512, 1)], gated, [256] * 3 + [512]),
-    "sl2a": ([(256, 128), (128, 256)] * 3 + [(256, 1)], torch.relu, [256] * 3),
+    "sl2a": ([(256, 128), (128, 256)] * 3 + [(256, 1)], fused, [256] * 3),
     "chebykan": ([(64 * 9, 64)] * 3 + [(64 * 9, 1)], kan, [64] * 4),
-    "fouriernet": ([*WIDE, (256, 1)], torch.sin, [256] * 4),
-    "gabornet": ([*WIDE, (256, 1)], torch.sin, [256] * 4),
-    "bacon": ([(256, 256)] * 4 + [(256, 1)], torch.sin, [256] * 5),
+    "fouriernet": ([*WIDE, (256, 1)], filtered, [256] * 4),
+    "gabornet": ([*WIDE, (256, 1)], gabor_filtered, [256] * 4),
+    "bacon": ([(256, 256)] * 4 + [(256, 1)], filtered, [256] * 5),
 }
 
 
@@ -98,7 +116,8 @@ def floor(name: str, points: int, tiles: int) -> Callable[[], float]:
     tensors = [
         (torch.randn(points, k), torch.randn(k, n), torch.randn(points, n)) for k, n in products
     ]
-    inputs = [torch.randn(points, n, requires_grad=True) for n in widths]
+    parts = [INPUTS[activation]] if activation in INPUTS else []
+    inputs = [torch.randn(*parts, points, n, requires_grad=True) for n in widths]
     gradients = [torch.ones_like(activation(z.detach())) for z in inputs]
 
     def once() -> None:

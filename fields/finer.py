@@ -60,7 +60,8 @@ class Finer(VariablePeriodNetwork):
     """Layers sin(omega (|z| + 1) z) with z = W x + b, and a linear output (eq. 4 of FINER).
 
     Weights are SIREN's. Exact gradients ("clean", the default) are needed wherever derivatives in
-    the coordinates count, and fit no worse.
+    the coordinates count. Fits are alike: 42.2 dB against 41.6 for "official" after 500 steps on a
+    photograph of 256 x 256; docs/benchmarks/fields.md has more.
 
     Args:
         in_features: Coordinates per point.
