@@ -9,9 +9,15 @@ from jaxtyping import install_import_hook
 
 install_import_hook("fields", "beartype.beartype")
 
+import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+# the same examples in every run; `pytest --hypothesis-profile=explore` looks for new ones
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.register_profile("explore", max_examples=1000)
+hypothesis.settings.load_profile("same")
 
 ROOT = Path(__file__).parents[1]
 ASSETS = ROOT / "assets"

@@ -764,7 +764,7 @@ def test_floats_survive_normalisation(numbers):
     assert np.isfinite(values).all()
     assert np.abs(values).max() <= 1
     again = image.domain.to_samples(values)
-    scale = max(image.domain.high - image.domain.low, np.abs(image.samples).max())
+    scale = max(image.domain.high - image.domain.low, float(np.abs(image.samples).max()))
     error = np.abs(again.astype(np.float64) - image.samples.astype(np.float64))
     assert error.max() <= 2e-7 * scale + 1e-45  # float32's own rounding
 
