@@ -7,6 +7,9 @@ from pathlib import Path
 import torch
 
 from apps.bench.machine import machine as _machine
+from apps.bench.results import table
+
+__all__ = ["ROOT", "machine", "table"]
 
 ROOT = Path(__file__).parents[1]
 
@@ -14,10 +17,3 @@ ROOT = Path(__file__).parents[1]
 def machine() -> str:
     """Processor, threads, load and versions, in one line."""
     return f"{_machine()}, {torch.get_num_threads()} threads of torch"
-
-
-def table(head: list[str], rows: list[list[object]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
-    return "\n".join(lines)

@@ -20,12 +20,12 @@ import argparse
 import time
 from typing import Any
 
-import numpy as np
 import torch
 from common import machine, table
 
 import fields
 from apps.bench.contestants import BY_NAME
+from apps.bench.signals import averaged
 from inr.metrics import psnr
 from inr.rendering import bands
 from inr.signals.image import Image, open_image
@@ -46,14 +46,6 @@ METHODS: dict[str, tuple[str, dict[str, Any], float, int]] = {
     ),
 }
 MARKS = (1, 2, 5, 10, 20, 50, 100, 125, 250, 500)
-
-
-def read(path: str, reduce: int) -> Image:
-    image = open_image(path)
-    height, width = (n // reduce for n in image.domain.shape)
-    cells = image.samples[: height * reduce, : width * reduce].astype(np.float64)
-    cells = cells.reshape(height, reduce, width, reduce, -1).mean((1, 3))
-    return Image.from_array(np.rint(cells).astype(np.uint8))
 
 
 def fit(image: Image, method: str, epochs: int, stop: int, reduce: int) -> list[object]:
@@ -95,7 +87,7 @@ def main() -> None:
     parser.add_argument("--device", type=str, default="cpu")
     args = parser.parse_args()
     print(machine())
-    image = read(args.image, args.reduce).to(args.device)
+    image = averaged(open_image(args.image), args.reduce).to(args.device)
     rows: list[list[object]] = []
     for method in args.methods.split(","):
         rows.append(fit(image, method, args.epochs, args.stop or args.epochs, args.reduce))

@@ -34,6 +34,13 @@ def stretched(phase: Tensor, omega: float, variant: str) -> Tensor:
     return phase * (factor.detach() if variant == "official" else factor)
 
 
+def spread_bias(first: nn.Linear, first_bias: float) -> None:
+    """Draw the first layer's bias from U(-first_bias, first_bias); 0 leaves it as it is."""
+    spread = within("first_bias", first_bias, 0.0, 1e4)
+    if spread:
+        nn.init.uniform_(first.bias, -spread, spread)
+
+
 class VariablePeriodNetwork(SineNetwork):
     """SIREN's layers and initialisation, a chosen spread of the first bias, activations of p."""
 
@@ -48,9 +55,7 @@ class VariablePeriodNetwork(SineNetwork):
     ) -> None:
         super().__init__(in_features, out_features, **layers)
         self.variant = one_of("variant", variant, ("official", "clean"))
-        spread = within("first_bias", first_bias, 0.0, 1e4)
-        if spread:
-            nn.init.uniform_(self.layers[0].linear.bias, -spread, spread)
+        spread_bias(self.layers[0].linear, first_bias)
 
     def activation(self, phase: Tensor, omega: float) -> Tensor:
         return torch.sin(stretched(phase, omega, self.variant))
@@ -219,9 +224,7 @@ class FinerWavelet(Field):
         self.hidden = nn.ModuleList([ComplexLinear(width, width) for _ in range(depth)])
         self.out = RealPart(width, out_features)
         nn.init.uniform_(self.first.weight, -1 / in_features, 1 / in_features)
-        spread = within("first_bias", first_bias, 0.0, 1e4)
-        if spread:
-            nn.init.uniform_(self.first.bias, -spread, spread)
+        spread_bias(self.first, first_bias)
         bound = math.sqrt(6 / width) / (omega * wavelet_omega)
         for layer in (*self.hidden, self.out):
             nn.init.uniform_(layer.real.weight, -bound, bound)

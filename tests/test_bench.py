@@ -16,6 +16,8 @@ from apps.bench.signals import Occupancy, Source, knot, lattice, pluck
 from apps.cli.main import main
 from fields import registry
 from inr.errors import InputError
+from inr.fitting.fit import build_field
+from inr.presets import Preset
 from inr.signals.image import Image
 
 CAMERA = Source("image", "camera", 32)
@@ -44,7 +46,7 @@ def test_sizes_are_equal(contestant, kind):
     scalars = stored_scalars(contestant.field, signal, given)
     # widths are whole numbers: the next size up has more than 7,000
     assert 0.85 * 7000 < scalars <= 7000
-    built = registry.create(contestant.field, len(signal.domain.shape), 1, **given)
+    _, built = build_field(signal, Preset(contestant.field, given), seed=0)  # as a run does
     assert scalars == sum(s.tensor.numel() for s in built.stored_parameters())
 
 

@@ -31,7 +31,7 @@ class Contestant:
         lr: The authors' learning rate.
         fixed: Hyperparameters for every kind of signal.
         kinds: Further ones by kind ("image", "sound", "shape"); "lr" among them is the rate.
-        sized: From a size relative to the authors' and the signal's shape to hyperparameters.
+        dial: From a size relative to the authors' and the signal's shape to hyperparameters.
         paper: PSNR that the SL2A paper reports on 16 DIV2K images (512 x 512), where it does.
     """
 
@@ -69,9 +69,12 @@ class Contestant:
         return best
 
     def given(self, kind: str, shape: tuple[int, ...], size: float) -> Hyperparameters:
-        """Hyperparameters at a size."""
+        """Hyperparameters at a size: what the field suggests for the shape, then ours."""
+        from fields import registry
+
+        suggested = registry.field_class(self.field).suggest(shape)
         own = {k: v for k, v in self.kinds.get(kind, {}).items() if k != "lr"}
-        return {**self.fixed, **own, **self.dial(size, shape)}
+        return {**suggested, **self.fixed, **own, **self.dial(size, shape)}
 
 
 def stored_scalars(field: str, signal: GridSignal, hyperparameters: Hyperparameters) -> int:
@@ -108,15 +111,9 @@ def _rff(size: float, shape: tuple[int, ...]) -> Hyperparameters:
     return {"hidden_features": part(256, size), "features": part(256, size)}
 
 
-def _bacon(size: float, shape: tuple[int, ...]) -> Hyperparameters:
-    # as the authors: Nyquist's frequency is just within the band
-    return {"hidden_features": part(256, size), "frequency": list(shape)}
-
-
 def _wavelet(size: float, shape: tuple[int, ...]) -> Hyperparameters:
     counts = {"atoms": 256, "hidden_features": 128, "low_features": 64}
-    octaves = min(max(max(shape).bit_length() - 4, 1), 16)
-    return {name: part(n, size) for name, n in counts.items()} | {"octaves": octaves}
+    return {name: part(n, size) for name, n in counts.items()}
 
 
 def _grid(size: float, shape: tuple[int, ...]) -> Hyperparameters:
@@ -167,7 +164,7 @@ CONTESTANTS = (
     Contestant("rff", "rff", 1e-3, kinds={"shape": {"sigma": 12.0, "lr": 5e-4}}, dial=_rff),
     Contestant("fouriernet", "fouriernet", 1e-2),
     Contestant("gabornet", "gabornet", 1e-2),
-    Contestant("bacon", "bacon", 5e-3, dial=_bacon),
+    Contestant("bacon", "bacon", 5e-3),
     Contestant("grid", "grid", 1e-2, dial=_grid),
 )
 """Rates are the authors' for whole-signal steps where they have one: FINER's study of five methods,

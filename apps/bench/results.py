@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apps.bench.contestants import BY_NAME
-from apps.bench.shootout import BINS, Run, Settings, quality
+from apps.bench.shootout import BINS, Run, Settings, quality, radial_power
 from inr.files import atomic_path, write_bytes
 
 if TYPE_CHECKING:
@@ -20,11 +20,10 @@ COLUMNS = ("source", "contestant", "lr", "seed", "scalars", "psnr", "best", "iou
 
 
 class Row:
-    """A contestant on a signal: its runs at the best learning rate, and its sweep."""
+    """A contestant on a signal: its runs at the best learning rate."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        self.sweep = sorted((r for r in runs if r.seed == 0), key=lambda r: r.lr)
-        self.lr = max(self.sweep, key=quality).lr
+        self.lr = max((r for r in runs if r.seed == 0), key=quality).lr
         self.runs = [r for r in runs if r.lr == self.lr]
         self.name = runs[0].contestant
         values = [quality(r) for r in self.runs]
@@ -63,13 +62,19 @@ def rows(runs: Sequence[Run], source: str, contestants: Sequence[str]) -> list[R
     return sorted(found, key=lambda row: -row.mean)
 
 
+def table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    written = ["| " + " | ".join(map(str, line)) + " |" for line in (head, *lines)]
+    return "\n".join([written[0], "|" + "---|" * len(head), *written[1:]])
+
+
 def write(folder: Path, settings: Settings, runs: Sequence[Run], machine: str) -> Path:
     """Write `results.csv`, `report.md` and the pictures; returns the report's path."""
     buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n")
-    table.writerow(COLUMNS)
+    sheet = csv.writer(buffer, lineterminator="\n")
+    sheet.writerow(COLUMNS)
     for r in sorted(runs, key=lambda r: (r.source, r.contestant, r.lr, r.seed)):
-        table.writerow(["" if v is None else v for v in (getattr(r, c) for c in COLUMNS)])
+        sheet.writerow(["" if v is None else v for v in (getattr(r, c) for c in COLUMNS)])
     write_bytes(folder / "results.csv", buffer.getvalue().encode(), overwrite=True)
 
     text = [
@@ -88,14 +93,14 @@ def write(folder: Path, settings: Settings, runs: Sequence[Run], machine: str) -
         head += ["IoU"] if any(row.iou is not None for row in found) else []
         head += ["paper, dB"] if source.kind == "image" else []
         shape = " x ".join(map(str, source.open().domain.shape))
-        text += [f"## {source.name} ({source.kind}, {shape})\n", "| " + " | ".join(head) + " |"]
-        text += ["|" + "---|" * len(head)]
+        lines = []
         for place, row in enumerate(found, 1):
             contestant = BY_NAME[row.name]
             cells = row.text(place, contestant.lr_for(source.kind))
             if source.kind == "image":
                 cells.append("" if contestant.paper is None else f"{contestant.paper:.2f}")
-            text.append("| " + " | ".join(cells) + " |")
+            lines.append(cells)
+        text += [f"## {source.name} ({source.kind}, {shape})\n", table(head, lines)]
         text.append(
             f"\n![curves](curves-{source.name}.png)\n![spectra](spectra-{source.name}.png)\n"
         )
@@ -120,8 +125,6 @@ def _curves(path: Path, name: str, found: Sequence[Row]) -> None:
 
 def _spectra(path: Path, source: Any, found: Sequence[Row]) -> None:
     """Power of signal and errors by frequency."""
-    from apps.bench.shootout import radial_power
-
     figure, (axes,) = _figure(1)
     frequency = [(i + 0.5) / BINS for i in range(BINS)]
     axes.semilogy(frequency, radial_power(source.open().values), "k", lw=2, label="signal")

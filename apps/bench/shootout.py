@@ -66,7 +66,7 @@ class Job:
     @property
     def key(self) -> str:
         """What names the run in the journal."""
-        return f"{self.contestant}|{self.source.name}|{self.lr:.6g}|{self.seed}"
+        return _key(self.contestant, self.source.name, self.lr, self.seed)
 
 
 @dataclass
@@ -108,7 +108,7 @@ class Run:
     @property
     def key(self) -> str:
         """See `Job.key`."""
-        return f"{self.contestant}|{self.source}|{self.lr:.6g}|{self.seed}"
+        return _key(self.contestant, self.source, self.lr, self.seed)
 
 
 def shoot(
@@ -261,6 +261,10 @@ def radial_power(values: Any, bins: int = BINS) -> list[float]:
     band = np.minimum((np.max(frequencies, axis=0) * bins).astype(int), bins - 1).ravel()
     total = np.bincount(band, power.ravel(), bins)
     return [float(p) for p in total / np.maximum(np.bincount(band, minlength=bins), 1)]
+
+
+def _key(contestant: str, source: str, lr: float, seed: int) -> str:
+    return f"{contestant}|{source}|{lr:.6g}|{seed}"
 
 
 def _thinned(history: Sequence[tuple[int, float, float]]) -> list[tuple[int, float, float]]:

@@ -15,6 +15,7 @@ from inr.signals.base import Domain, GridSignal
 
 if TYPE_CHECKING:
     from fields.base import Field
+    from inr.signals.image import Image
 
 BUILT_IN = {"image": "camera", "sound": "pluck", "shape": "knot"}
 """What each kind is where the user names no file: a photograph of scikit-image's, and two signals
@@ -106,19 +107,23 @@ class Occupancy(GridSignal):
 
 def _image(source: Source) -> GridSignal:
     """A picture, averaged down to the size by whole factors."""
-    from inr.signals.image import Image, open_image
+    from inr.signals.image import open_image
 
     path: str | Path = source.path
     if source.path == BUILT_IN["image"]:
         path = Path(str(importlib.resources.files("assets").joinpath("camera.png")))
     image = open_image(path)
-    factor = max(1, math.ceil(max(image.domain.shape) / source.size))
+    return averaged(image, max(1, math.ceil(max(image.domain.shape) / source.size)))
+
+
+def averaged(image: Image, factor: int) -> Image:
+    """A picture of cells of factor x factor pixels; what is left at the ends is cut off."""
     if factor == 1:
         return image
     height, width = (n // factor for n in image.domain.shape)
     cells = image.samples[: height * factor, : width * factor].astype(np.float64)
     cells = cells.reshape(height, factor, width, factor, -1).mean((1, 3))
-    return Image.from_array(np.rint(cells).astype(image.samples.dtype))
+    return type(image).from_array(np.rint(cells).astype(image.samples.dtype))
 
 
 def _sound(source: Source) -> GridSignal:
