@@ -7,11 +7,13 @@ scene units) is the business of the signal, not of the field.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import functools
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +21,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fields import seeded
+
 TILE_BYTES = 4 << 20
 """Size of the widest activation tensor of one tile: it stays in a CPU's cache, which doubles the
 speed of a 256-wide field there (fresh, larger tensors are dominated by page faults)."""
+
+
+PROBES = 1024
+"""Points on which the size of a field's values is measured."""
 
 
 class FieldError(ValueError):
@@ -74,11 +82,14 @@ class Field(nn.Module, ABC):
     Attributes:
         smoothness: How many derivatives in the coordinates exist and are continuous. The class
             has that of its defaults; an instance whose hyperparameters change it has its own.
-        hyperparameters: The keyword arguments that built this field, defaults included.
+        extends: Whether coordinates beyond [-1, 1] mean anything to it.
+        hyperparameters: The keyword arguments that built this field, defaults included, and in
+            place of some what the field settled itself (see `settle`).
         domain: Where the field lives, set by whoever attaches a signal; None until then.
     """
 
     smoothness: float = math.inf
+    extends: bool = True
     in_features: int
     out_features: int
     hyperparameters: dict[str, Any]
@@ -92,9 +103,11 @@ class Field(nn.Module, ABC):
     def __init__(self, in_features: int, out_features: int) -> None:
         """Check the two sizes that every field has."""
         super().__init__()
-        self.in_features = whole("in_features", in_features, 1, 8)
-        self.out_features = whole("out_features", out_features, 1, 4096)
+        self.in_features = whole("in_features", in_features, 1, 4096)
+        self.out_features = whole("out_features", out_features, 1, 1 << 20)
         self.domain: Any = None
+        self.hyperparameters = {}
+        self._settled: dict[str, Any] = {}
 
     def __call__(self, coords: Tensor) -> Tensor:
         """Values at coordinates (see `forward`).
@@ -115,6 +128,20 @@ class Field(nn.Module, ABC):
     @abstractmethod
     def widest(self) -> int:
         """Scalars per point in the widest intermediate tensor; decides the size of a tile."""
+
+    @property
+    def drawn(self) -> int:
+        """Numbers that are drawn from a seed when the field is rebuilt from a file."""
+        return 0
+
+    @contextlib.contextmanager
+    def one_step(self) -> Iterator[None]:
+        """Within it, parameters stay as they are: what several passes share is computed once.
+
+        A trainer wraps the passes of one optimiser step in it, backward ones included; a renderer
+        those of one rendering. It may be entered again within itself.
+        """
+        yield
 
     def on_grid(self, axes: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, "*shape d_out"]:
         """Values on the product of one coordinate vector per axis, shape (n_0, ..., n_d, out).
@@ -143,6 +170,39 @@ class Field(nn.Module, ABC):
     def suggest(cls, shape: Sequence[int]) -> dict[str, Any]:
         """Hyperparameters that a signal of `shape` samples calls for, where the user gave none."""
         return {}
+
+    def settle(self, name: str, value: Any) -> None:
+        """Record the value of a hyperparameter that the field itself has chosen."""
+        self._settled[name] = self.hyperparameters[name] = value
+
+    def output_parameters(self) -> list[nn.Parameter]:
+        """Parameters whose common factor is a factor on the values: a linear last layer's.
+
+        Raises:
+            FieldError: the last layer is not linear.
+        """
+        out = getattr(self, "out", None)
+        if not isinstance(out, nn.Module):
+            raise FieldError("it has no linear last layer, which a part of another field needs")
+        return list(out.parameters())
+
+    @torch.no_grad()
+    def rescale(self, rms: float) -> None:
+        """Scale the initial values to a root mean square over the domain, all outputs together.
+
+        For a field that is a part of another. Without memory (on torch's meta device) it does
+        nothing.
+
+        Raises:
+            FieldError: the last layer is not linear.
+        """
+        parameters = self.output_parameters()
+        if any(p.is_meta for p in parameters):
+            return
+        values = self(probes(self.in_features).to(parameters[0]))
+        factor = rms / values.double().square().mean().sqrt().clamp(min=1e-12)
+        for parameter in parameters:
+            parameter.mul_(factor)
 
     def rate(self) -> Tensor | None:
         """Differentiable stand-in for stored bits per sample, where the field is to be compressed.
@@ -184,6 +244,13 @@ class Field(nn.Module, ABC):
     def extra_repr(self) -> str:
         """Show the hyperparameters in `repr(field)`."""
         return ", ".join(f"{key}={value!r}" for key, value in self.hyperparameters.items())
+
+
+def probes(in_features: int) -> Float[Tensor, "p d"]:
+    """Points of [-1, 1]^d on which values are measured: a lattice on a line, scattered else."""
+    if in_features == 1:
+        return torch.linspace(-1, 1, PROBES, device="cpu")[:, None]
+    return 2 * seeded.uniform(0, 0, (PROBES, in_features), device="cpu") - 1
 
 
 def check_axes(field: Field, axes: Sequence[Tensor]) -> None:
@@ -247,6 +314,7 @@ def _recording(init: Any) -> Any:
         init(self, *args, **kwargs)
         if type(self).__init__ is wrapper:
             names = hyperparameter_names(type(self))
-            self.hyperparameters = {name: bound.arguments[name] for name in names}
+            given = {name: copy.deepcopy(bound.arguments[name]) for name in names}
+            self.hyperparameters = given | self._settled
 
     return wrapper

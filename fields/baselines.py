@@ -73,6 +73,9 @@ class ReluPe(AdditiveField):
     def widest(self) -> int:
         return self.first.out_features
 
+    def output_parameters(self) -> list[nn.Parameter]:
+        return list(self.tail[-1].parameters())
+
     def part(self, axis: int, x: Float[Tensor, " points"]) -> Float[Tensor, "points hidden"]:
         # a column of W meets one coordinate: the encoding is needed once per axis of a lattice
         basis = [x] if self.include_input else []
@@ -151,6 +154,10 @@ class Rff(Field):
     @property
     def widest(self) -> int:
         return max(self.first.in_features, self.first.out_features)
+
+    def output_parameters(self) -> list[nn.Parameter]:
+        # behind a sigmoid nothing is linear
+        return super().output_parameters() if self.squash else list(self.tail[-1].parameters())
 
     def encode(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch features"]:
         """gamma, of length 2 * features."""

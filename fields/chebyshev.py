@@ -182,6 +182,9 @@ class ChebyKan(Field):
     def widest(self) -> int:
         return self.degree * max(len(a) for a in self.coefficients)
 
+    def output_parameters(self) -> list[nn.Parameter]:
+        return [self.coefficients[-1]]
+
     def forward(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         x = chebyshev_series(coords, self.coefficients[0])
         for norm, a in zip(self.norms, self.coefficients[1:], strict=True):

@@ -52,6 +52,7 @@ class Grid(Field):
     """
 
     smoothness = 0  # linear interpolation: continuous, with kinks at the cell faces
+    extends = False
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class Grid(Field):
         hidden_layers: int = 1,
     ) -> None:
         super().__init__(in_features, out_features)
+        whole("in_features", in_features, 1, len(PRIMES))
         finest = [resolution] * in_features if isinstance(resolution, int) else list(resolution)
         if len(finest) != in_features:
             raise FieldError(f"resolution is {resolution!r}: give {in_features} numbers, or one")
@@ -200,6 +202,17 @@ class Grid(Field):
             for c in range(self.out_features)
         ]
         return torch.stack(squares).sum(0).sqrt()
+
+    def output_parameters(self) -> list[nn.Parameter]:
+        last = [] if self.mlp is None else [*self.mlp[-1].parameters()]
+        return [*self.linear.parameters(), *last]
+
+    @torch.no_grad()
+    def rescale(self, rms: float) -> None:
+        """Features of [-1, 1] instead of none at all, then the maps to the size that is asked."""
+        for table in self.tables:
+            table.uniform_(-1, 1)
+        super().rescale(rms)
 
     def learning_rates(self) -> list[tuple[list[nn.Parameter], float]]:
         """Features move five times as fast as the maps that all points share."""

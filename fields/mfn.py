@@ -63,6 +63,9 @@ class FilterNetwork(Field):
     def widest(self) -> int:
         return self.width
 
+    def output_parameters(self) -> list[nn.Parameter]:
+        return super().output_parameters() if self.output_sine else list(self.heads.parameters())
+
     def trunk(self, coords: Float[Tensor, "*batch d_in"]) -> Iterator[Float[Tensor, "*batch n"]]:
         """h_0, ..., h_L, one after the other."""
         h = self.filters[0](coords)

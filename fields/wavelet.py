@@ -225,6 +225,9 @@ class Wavelet(Field):
     def widest(self) -> int:
         return max(self.band_pass.widest, self.low_pass.widest)
 
+    def output_parameters(self) -> list[nn.Parameter]:
+        return [p for part in (self.band_pass, self.low_pass) for p in part.out.parameters()]
+
     def forward(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         return self.low_pass(coords) + self.band_pass(coords)
 

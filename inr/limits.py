@@ -18,7 +18,8 @@ class Limits:
         header_bytes: Size of its header (the format itself allows no more than 65,536).
         chunks: Chunks in a file.
         rows: Entropy-coded rows of parameters in a file.
-        symbols: Quantised parameters in a file.
+        symbols: Quantised parameters in a file, and numbers in the field that it makes.
+        drawn: Numbers that a field draws from a seed.
         symbols_per_byte: Parameters per byte of their chunk; a coded parameter never costs less
             than 1/178 bit, so more than 1,424 is a lie.
         source_bytes: Size of a picture (or other source) to be fitted.
@@ -30,6 +31,7 @@ class Limits:
     chunks: int = 64
     rows: int = 4096
     symbols: int = 1 << 27
+    drawn: int = 1 << 32
     symbols_per_byte: int = 1500
     source_bytes: int = 1 << 32
     samples: int = 1 << 28

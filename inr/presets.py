@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from inr.errors import UsageError
 
-DEFAULTS = {"audio": "audio/siren", "image": "image/grid"}
+DEFAULTS = {"array": "array/siren", "audio": "audio/siren", "image": "image/grid"}
 """By kind of signal."""
 
 SCHEDULES = ("constant", "cosine", "exponential")

@@ -31,11 +31,12 @@ def bands(field: Field, axes: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]
 
     inner = math.prod(len(axis) for axis in axes[1:])
     rows = max(1, BAND_POINTS // max(inner, 1))
-    for start in range(0, len(axes[0]), rows):
-        band = slice(start, min(start + rows, len(axes[0])))
-        with torch.no_grad():  # not across the yield: the caller keeps its own mode
-            values = _on_grid(field, [axes[0][band], *axes[1:]])
-        yield band, values
+    with field.one_step():
+        for start in range(0, len(axes[0]), rows):
+            band = slice(start, min(start + rows, len(axes[0])))
+            with torch.no_grad():  # not across the yield: the caller keeps its own mode
+                values = _on_grid(field, [axes[0][band], *axes[1:]])
+            yield band, values
 
 
 def _on_grid(field: Field, axes: Sequence[Tensor]) -> Tensor:
@@ -124,23 +125,23 @@ def render_bands(
     """Yield (rows, samples) of a rendering from top to bottom, for streaming to a file."""
     import torch
 
-    device = next(field.parameters()).device
+    like = next(field.parameters())
     over = [max(1, math.ceil(n / s - 1e-9)) for n, s in zip(lengths, shape, strict=True)]
     edges = [domain.first_edge(a, x / n) for a, x, n in zip(starts, lengths, shape, strict=True)]
-    axes = [
-        torch.from_numpy(domain.cell_centres(i, edges[i], edges[i] + lengths[i], n * k))
+    first, *others = (
+        torch.from_numpy(domain.cell_centres(i, edges[i], edges[i] + lengths[i], n * k)).to(like)
         for i, (n, k) in enumerate(zip(shape, over, strict=True))
-    ]
-    inner = math.prod(len(axis) for axis in axes[1:]) * over[0]
+    )
+    inner = math.prod(len(axis) for axis in others) * over[0]
     step = max(1, BAND_POINTS // inner)
-    for start in range(0, shape[0], step):
-        rows = slice(start, min(start + step, shape[0]))
-        first = axes[0][rows.start * over[0] : rows.stop * over[0]]
-        local = [axis.to(device) for axis in (first, *axes[1:])]
-        # more than one part only where the parts make up a single row
-        parts = [_cell_sums(part, over, rows) for _, part in bands(field, local)]
-        values = torch.stack(parts).sum(0) / over[0]
-        yield rows, domain.to_samples(values.float().cpu().numpy())
+    with field.one_step():
+        for start in range(0, shape[0], step):
+            rows = slice(start, min(start + step, shape[0]))
+            local = [first[rows.start * over[0] : rows.stop * over[0]], *others]
+            # more than one part only where the parts make up a single row
+            parts = [_cell_sums(part, over, rows) for _, part in bands(field, local)]
+            values = torch.stack(parts).sum(0) / over[0]
+            yield rows, domain.to_samples(values.cpu().numpy())
 
 
 def _cell_sums(values: Tensor, over: Sequence[int], rows: slice) -> Tensor:

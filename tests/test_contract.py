@@ -408,6 +408,26 @@ def test_learning_rates_cover_each_trainable_parameter_once(name):
 
 
 @every_field
+@pytest.mark.parametrize("d", [1, 2])
+@torch.no_grad()
+def test_rescaled_values_have_the_size_that_was_asked(name, d):
+    field = make(name, d, 3)
+    if name == "rff":  # a sigmoid is the last of it
+        with pytest.raises(FieldError, match="no linear last layer"):
+            field.rescale(0.3)
+        field = make(name, d, 3, variant="clean")
+    field.rescale(0.3)
+    x = points(field, 4096)
+    # other points than those it was measured on
+    assert field(x).square().mean().sqrt().item() == pytest.approx(0.3, rel=0.1)
+    before = field(x[:100])
+    for parameter in field.output_parameters():
+        parameter.detach().mul_(2)
+    torch.testing.assert_close(field(x[:100]), 2 * before, rtol=1e-4, atol=1e-5)
+    field.to("meta").rescale(0.3)  # as where a file is checked: there is nothing to measure
+
+
+@every_field
 def test_rate_is_a_differentiable_scalar_or_none(name):
     field = make(name)
     rate = field.rate()

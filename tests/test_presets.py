@@ -12,6 +12,7 @@ from inr import presets
 from inr.errors import UsageError
 from inr.fitting.fit import build_field
 from inr.presets import Preset, Recipe
+from inr.signals.array import ArraySignal
 from inr.signals.audio import Audio
 from inr.signals.image import Image
 
@@ -32,7 +33,13 @@ def test_the_shipped_presets():
 def signals(image):
     """A small signal of each kind."""
     wave = np.sin(np.arange(400) / 9)
-    made = {"audio": Audio.from_array(wave, 8000), "image": image}
+    made = {
+        "array": ArraySignal.from_array(
+            image.samples.transpose(2, 0, 1)[:, :12], channels_last=False
+        ),
+        "audio": Audio.from_array(wave, 8000),
+        "image": image,
+    }
     assert made.keys() == presets.DEFAULTS.keys()
     return made
 
@@ -155,7 +162,7 @@ def test_bytes_that_are_no_text(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("image/gird", "did you mean image/grid"), ("nix", "choose from audio/siren"), ("", "choose")],
+    [("image/gird", "did you mean image/grid"), ("nix", "choose from array/"), ("", "choose")],
 )
 def test_unknown_names(name, told):
     with pytest.raises(UsageError, match=told):

@@ -1,4 +1,4 @@
-"""`inr decode`: an `.inr` file in, a picture of any size or a sound of any rate out."""
+"""`inr decode`: an `.inr` file in; a picture or array of any size, a sound of any rate out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from apps.cli import decode_audio, decode_image
+from apps.cli import decode_array, decode_audio, decode_image
 from apps.cli.common import (
     add_output_options,
     check_output,
@@ -23,6 +23,7 @@ from apps.cli.voice import STDIN, Voice, each
 from inr.errors import UsageError
 
 KINDS: dict[str, tuple[Any, Any, str]] = {
+    "array": (decode_array, decode_array.Array, "arrays"),
     "audio": (decode_audio, decode_audio.Sound, "sound"),
     "image": (decode_image, decode_image.Picture, "pictures"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import inspect
 import itertools
 import os
@@ -11,12 +12,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
+import inr
 from apps.cli.common import (
     Parser,
     add_output_options,
@@ -32,15 +34,17 @@ from apps.cli.voice import STDIN, Voice, complain, each, number, printable
 from inr import presets
 from inr.errors import TargetNotReached, UsageError
 from inr.presets import Preset, Recipe
-from inr.signals import kind_of
+from inr.signals import KINDS, kind_of
 
 if TYPE_CHECKING:
     from fields.base import Field
     from inr.fitting.callbacks import StopOnSignal
     from inr.fitting.fit import Fit
+    from inr.signals.base import GridSignal
 
 EXAMPLES = {"audio": ((4096,), 1), "image": ((64, 64), 3)}
-"""By kind of signal, a shape and channels on which hyperparameters are checked."""
+"""By kind of signal, a shape and channels on which hyperparameters are checked. An array's number
+of axes is known when it is opened."""
 
 FIELD_HELP = (
     "which field; `inr fields` lists them, `inr fit --field NAME --help` its hyperparameters"
@@ -51,8 +55,11 @@ def run(argv: Sequence[str]) -> int:
     """Fit each input; returns the exit code."""
     argv = _rewritten(argv)
     contents = _inputs(argv)
-    kinds = {source: kind_of(content) for source, content in contents.items()}
-    parsed = {kind: _parsed(argv, kind) for kind in sorted(set(kinds.values()) or {_kind(argv)})}
+    forced = _forced_kind(argv)
+    kinds = {source: forced or kind_of(content) for source, content in contents.items()}
+    parsed = {
+        kind: _parsed(argv, kind) for kind in sorted(set(kinds.values()) or {forced or _kind(argv)})
+    }
     args = next(iter(parsed.values()))  # they differ in fields and recipes only
     targets = dict(_jobs(args))
     _check(args)
@@ -64,7 +71,8 @@ def run(argv: Sequence[str]) -> int:
 
     def work(source: str) -> int:
         how = chosen[kinds[source]]
-        return _fit(source, contents[source], targets[source], how, args, voice)
+        opened = functools.partial(inr.open, contents[source], kind=kinds[source])
+        return _fit(source, opened, targets[source], how, args, voice)
 
     return each(args.inputs, work, voice)
 
@@ -82,6 +90,7 @@ def parser(
     base = presets.for_field(kind, field_name) if field_name else presets.default(kind)
     p = new_parser("fit", "Fit a field to each input and store it as a compressed .inr file.")
     p.add_argument("inputs", nargs="+", help="files to fit; - for standard input")
+    p.add_argument("--kind", type=str, help=f"what they hold: {', '.join(KINDS)}; as they say")
     add_output_options(p)
     p.add_argument("--out-dir", type=str, help="folder for the outputs; made if it is not there")
     p.add_argument("--resume", action="store_true", help="go on from OUTPUT.snapshot if it exists")
@@ -185,6 +194,20 @@ def _inputs(argv: Sequence[str]) -> dict[str, str | bytes]:
     return {s: sys.stdin.buffer.read() if s == "-" and has_output else s for s in sources}
 
 
+def _forced_kind(argv: Sequence[str]) -> str | None:
+    """What `--kind` says, on which the parser depends too."""
+    kind = None
+    for word, following in itertools.pairwise([*argv, ""]):
+        name, _, value = word.partition("=")
+        if word == "--":
+            break
+        if name == "--kind":
+            kind = value or following
+    if kind is not None and kind not in KINDS:
+        raise UsageError(f"--kind is {kind!r}: choose from {', '.join(KINDS)}")
+    return kind
+
+
 def _kind(argv: Sequence[str]) -> str:
     """The kind of signal that the configurations are for."""
     configs = [word.partition("=")[2] for word in argv if word.startswith("--config=")]
@@ -239,6 +262,8 @@ def _preset(args: Namespace, kind: str) -> Preset:
     given = {k: v for k, v in vars(args.field).items() if k != "name" and v is not None}
     preset = Preset(args.field.name, given, Recipe(**vars(args.recipe)))
     cls = _field_class(preset.field)
+    if kind not in EXAMPLES:
+        return preset
     shape, channels = EXAMPLES[kind]
     try:
         with torch.device("meta"):  # its checks, without its memory
@@ -276,7 +301,12 @@ def _jobs(args: Namespace) -> list[tuple[str, str]]:
 
 
 def _fit(
-    source: str, content: str | bytes, target: str, preset: Preset, args: Namespace, voice: Voice
+    source: str,
+    opened: Callable[[], GridSignal],
+    target: str,
+    preset: Preset,
+    args: Namespace,
+    voice: Voice,
 ) -> int:
     """Fit one input; returns its exit code."""
     # what an interrupted run wrote is to be replaced by what comes of it
@@ -287,14 +317,13 @@ def _fit(
         voice.event({"event": "skipped", "input": source, "output": target})
         return 0
 
-    import inr
     from inr.codec.encode import encode
     from inr.files import write_bytes
     from inr.fitting.callbacks import ProgressBar, Report, StopOnSignal
     from inr.fitting.snapshot import Snapshot
 
     given = STDIN if source == "-" else source
-    source_signal = inr.open(content)
+    source_signal = opened()
     stop = StopOnSignal()
     snapshot = None if target == "-" else Snapshot(f"{target}.snapshot", resume=args.resume)
     callbacks: list[Any] = [stop] if snapshot is None else [stop, snapshot]

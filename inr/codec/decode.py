@@ -108,8 +108,9 @@ def decode(data: bytes, limits: Limits = Limits()) -> Field:  # noqa: B008
     try:
         with torch.device("meta"):  # shapes only: nothing is allocated before it is counted
             outline = cls(*sizes, **arguments)
-        parameters = sum(p.numel() for p in outline.parameters())
-        limits.check("the number of parameters", parameters, limits.symbols)
+        numbers = sum(t.numel() for t in (*outline.parameters(), *outline.buffers()))
+        limits.check("the number of parameters", numbers, limits.symbols)
+        limits.check("the count of numbers drawn from a seed", outline.drawn, limits.drawn)
         expected = row_sizes(outline)
         rows = symbols(contents, limits)
         if [len(row.symbols) for row in rows] != expected:

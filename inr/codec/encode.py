@@ -96,7 +96,7 @@ def encode(
     quantised = [quantize(row, index) for row, index in zip(rows, indices, strict=True)]
     work.load_stored(join_rows(work, [dequantize(row) for row in quantised]))
     data = pack(name, field, field.domain, quantised, facts)
-    _verify(data, quantised, work)
+    _verify(data, quantised, work.float())
     return data
 
 
@@ -138,8 +138,9 @@ def _search_lattice(field: Field, signal: GridSignal | None) -> tuple[list[Any],
         return batch.axes, batch.values
     share = min(1.0, (limit / math.prod(domain.shape)) ** (1 / len(domain.shape)))
     sizes = [max(1, round(n * share)) for n in domain.shape]
+    like = next(field.parameters())
     axes = [
-        torch.from_numpy(domain.cell_centres(i, 0, n, m))
+        torch.from_numpy(domain.cell_centres(i, 0, n, m)).to(like)
         for i, (n, m) in enumerate(zip(domain.shape, sizes, strict=True))
     ]
     with torch.no_grad():

@@ -85,7 +85,7 @@ def fit(
     place = _device(device)
     try:
         preset, built = build_field(signal, field, seed)
-        built.to(place)
+        built.to(place, signal.values.dtype)
     except FieldError as error:
         raise FitError(str(error)) from None
     if steps is None and seconds is None:

@@ -128,11 +128,12 @@ class FitModule(pl.LightningModule):
 
     def _backward(self, batch: Batch) -> Tensor:
         """Mean squared error over the batch; gradients accumulate tile by tile."""
-        total = torch.zeros((), device=batch.values.device)
-        for tile in batch.tiles(self._tile):
-            loss = self.signal.loss(self.field, tile) / batch.values.numel()
-            loss.backward()
-            total += loss.detach()
+        total = torch.zeros((), dtype=batch.values.dtype, device=batch.values.device)
+        with self.field.one_step():
+            for tile in batch.tiles(self._tile):
+                loss = self.signal.loss(self.field, tile) / batch.values.numel()
+                loss.backward()
+                total += loss.detach()
         return total
 
     def _next_batch(self) -> Batch:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from inr.errors import CorruptFile, InputError
+from inr.errors import CorruptFile, InputError, UsageError
 from inr.limits import Limits
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Kind(NamedTuple):
 
 
 KINDS = {
+    "array": Kind("inr.signals.array", "ArrayDomain", "open_array", rb"PK\x03\x04", (".npz",)),
     "audio": Kind(
         "inr.signals.audio",
         "AudioDomain",
@@ -79,16 +80,29 @@ def kind_of(source: str | Path | bytes) -> str:
     return next((kind for kind, entry in KINDS.items() if suffix in entry.suffixes), "image")
 
 
-def open_signal(source: str | Path | bytes, limits: Limits = Limits()) -> GridSignal:  # noqa: B008
+def open_signal(
+    source: str | Path | bytes,
+    limits: Limits = Limits(),  # noqa: B008
+    kind: str | None = None,
+) -> GridSignal:
     """Open a file (or the bytes of one) as the signal that it holds.
+
+    Args:
+        source: Path, or bytes.
+        limits: What it may ask for.
+        kind: Kind of the signal, one of `KINDS`; if not given, what the file says.
 
     Raises:
         InputError: the file cannot be read as any kind of signal.
+        UsageError: there is no such kind.
     """
     head = source[:4] if isinstance(source, bytes) else _head(source)[:4]
     if head == b"\x89INR":
         raise InputError(f"{_name(source)}: is an .inr file already; `inr decode` renders it")
-    entry = KINDS[kind_of(source)]
+    kind = kind_of(source) if kind is None else kind
+    if kind not in KINDS:
+        raise UsageError(f"kind is {kind!r}: choose from {', '.join(KINDS)}")
+    entry = KINDS[kind]
     return getattr(importlib.import_module(entry.module), entry.opener)(source, limits)
 
 

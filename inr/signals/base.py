@@ -59,6 +59,11 @@ class Domain(ABC):
     def grain(self) -> float:
         """The smallest difference that the samples can tell, in normalised values."""
 
+    @property
+    def precision(self) -> str:
+        """Floating-point type of normalised values and coordinates, "float32" or "float64"."""
+        return "float32"
+
     def density(self, file_bytes: int) -> dict[str, float]:
         """What a file of that many bytes costs per unit of the signal, the usual figure first."""
         return {"bits_per_sample": 8 * file_bytes / (math.prod(self.shape) * self.channels)}
@@ -75,7 +80,7 @@ class Domain(ABC):
         import numpy as np
 
         samples = start + (np.arange(n) + 0.5) * ((stop - start) / n)
-        return (2 * samples / self.shape[axis] - 1).astype(np.float32)
+        return (2 * samples / self.shape[axis] - 1).astype(self.precision)
 
 
 @dataclass
@@ -105,7 +110,7 @@ class GridSignal(ABC):
 
     Args:
         domain: Its domain.
-        values: Shape (*domain.shape, channels), float32 in [-1, 1].
+        values: Shape (*domain.shape, channels), in [-1, 1], in the domain's precision.
         samples: The same in the signal's own type, for metrics on rounded values.
     """
 
