@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fields.baselines import Gauss, ReluPe, Rff
     from fields.chebyshev import ChebyKan, Sl2a
     from fields.finer import Finer, FinerGauss, FinerWavelet
+    from fields.finr import Finr
     from fields.fkan import Fkan
     from fields.grid import Grid
     from fields.mfn import Bacon, FourierNet, GaborNet
@@ -30,6 +31,7 @@ __all__ = [
     "Finer",
     "FinerGauss",
     "FinerWavelet",
+    "Finr",
     "Fkan",
     "FourierNet",
     "GaborNet",

@@ -300,6 +300,14 @@ def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
     return str(value)
 
 
+def one_each(name: str, value: Any, count: int) -> list[Any]:
+    """`value` for each of `count`, or its items if it is a list of so many, or a FieldError."""
+    values = value if isinstance(value, list) else [value] * count
+    if len(values) != count:
+        raise FieldError(f"{name} is {value!r}: give one, or a list of {count}")
+    return values
+
+
 def _recording(init: Any) -> Any:
     """Wrap a constructor so that the instance remembers the keywords it was built with."""
     signature = inspect.signature(init)

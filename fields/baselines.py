@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fields import seeded
 from fields.additive import AdditiveField
-from fields.base import Field, one_of, positive, whole
+from fields.base import Field, FieldError, one_of, positive, whole
 from fields.siren import PhaseLayer
 
 
@@ -37,7 +37,7 @@ class ReluPe(AdditiveField):
         hidden_layers: Hidden-to-hidden layers L after the first one, so that there are L + 1
             ReLUs and L + 2 linear maps.
         frequencies: Number N of octaves; the highest frequency is 2^(N-1) radians per half
-            domain, times pi with `pi`.
+            domain, times pi with `pi`. 0 leaves the coordinates alone: a plain ReLU network.
         pi: Whether frequencies have the paper's factor pi, which makes the encoding periodic.
         include_input: Whether the coordinates themselves are a part of the encoding.
 
@@ -61,7 +61,9 @@ class ReluPe(AdditiveField):
         super().__init__(in_features, out_features)
         width = whole("hidden_features", hidden_features, 1, 8192)
         depth = whole("hidden_layers", hidden_layers, 0, 62)
-        octaves = whole("frequencies", frequencies, 1, 32)
+        octaves = whole("frequencies", frequencies, 0, 32)
+        if not octaves and not include_input:
+            raise FieldError("frequencies is 0 and include_input false: nothing is left to see")
         unit = math.pi if pi else 1.0
         self.include_input = include_input
         self.frequencies = [unit * 2**j for j in range(octaves)]
@@ -75,6 +77,10 @@ class ReluPe(AdditiveField):
 
     def output_parameters(self) -> list[nn.Parameter]:
         return list(self.tail[-1].parameters())
+
+    def forward(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        # without octaves W is one matrix product, however many the coordinates
+        return super().forward(coords) if self.frequencies else self.rest(self.first(coords))
 
     def part(self, axis: int, x: Float[Tensor, " points"]) -> Float[Tensor, "points hidden"]:
         # a column of W meets one coordinate: the encoding is needed once per axis of a lattice

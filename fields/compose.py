@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 from fields import registry
-from fields.base import Field, FieldError
+from fields.base import Field, FieldError, hyperparameter_names, one_each
 
 NO_OPTIONS: dict[str, Any] = {}
 """Default of a hyperparameter that holds a part's own ones."""
@@ -22,7 +22,7 @@ def build(
     name: str,
     in_features: int,
     out_features: int,
-    options: Mapping[str, Any],
+    options: Any,
 ) -> Field:
     """Build a field as a part of another.
 
@@ -32,18 +32,20 @@ def build(
         name: Its registered name.
         in_features: Its coordinates per point.
         out_features: Its values per point.
-        options: Its hyperparameters.
+        options: Its hyperparameters by name, or a list of them in their order, as files have it.
 
     Raises:
         FieldError: there is no such field, a hyperparameter of it is wrong, or `outer` would come
             to lie in a field of its own class, at any depth: a file could nest such without end.
     """
-    if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
-        raise FieldError(f"{role}_options is {options!r}: give names and values")
     try:
         cls = registry.field_class(name)
     except FieldError as error:
         raise FieldError(f"{role}: {error}") from None
+    if isinstance(options, list):
+        options = dict(zip(hyperparameter_names(cls), options, strict=False))
+    if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
+        raise FieldError(f"{role}_options is {options!r}: give names and values")
     enclosing = (*_outer.get(), type(outer))
     if cls in enclosing:
         raise FieldError(f"{role} is {name!r}: a field cannot be a part of its own kind")
@@ -52,6 +54,23 @@ def build(
             return cls(in_features, out_features, **options)
         except FieldError as error:
             raise FieldError(f"{role} {name}: {error}") from None
+
+
+def options_each(name: str, options: Any, count: int) -> list[Any]:
+    """The options of each of `count` parts, from those of all or a list of one set per part."""
+    sets = isinstance(options, list) and all(isinstance(o, dict | list) for o in options)
+    return one_each(name, options if options and sets else [options] * count, count)
+
+
+def record(outer: Field, role: str, parts: Sequence[Field]) -> None:
+    """Settle the hyperparameter ROLE_options at all that the parts have, defaults included.
+
+    Files carry it, and neither a default that changes nor what a part settled itself may change
+    what they mean.
+    """
+    sets = [part.hyperparameters for part in parts]
+    alike = all(given == sets[0] for given in sets)
+    outer.settle(f"{role}_options", sets[0] if alike else sets)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ FIELDS: dict[str, tuple[str, str]] = {
     "finer": ("fields.finer:Finer", "sines of variable period (Liu et al. 2024)"),
     "finer-gauss": ("fields.finer:FinerGauss", "Gaussians of variable period (FINER++)"),
     "finer-wavelet": ("fields.finer:FinerWavelet", "wavelets of variable period (FINER++)"),
+    "finr": ("fields.finr:Finr", "per-axis networks, multiplied (Vemuri et al. 2025)"),
     "fkan": ("fields.fkan:Fkan", "learnable Fourier series, then an MLP (Mehrabian et al. 2025)"),
     "fouriernet": ("fields.mfn:FourierNet", "multiplicative sines (Fathony et al. 2021)"),
     "gabornet": ("fields.mfn:GaborNet", "multiplicative Gabor filters (Fathony et al. 2021)"),

@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fields import winner
-from fields.base import Field, FieldError, SignalStatistics, one_of, positive, whole, within
+from fields.base import (
+    Field,
+    FieldError,
+    SignalStatistics,
+    one_each,
+    one_of,
+    positive,
+    whole,
+    within,
+)
 
 
 class PhaseLayer(nn.Module):
@@ -63,7 +72,9 @@ class SineNetwork(Field):
         width = whole("hidden_features", hidden_features, 1, 8192)
         depth = whole("hidden_layers", hidden_layers, 0, 62)
         first_omega = positive("first_omega", first_omega, 1e6)
-        omegas = _per_layer("hidden_omega", hidden_omega, depth)
+        # without hidden layers it is the output's bound alone that has an omega
+        given = one_each("hidden_omega", hidden_omega, max(depth, 1))
+        omegas = [positive("hidden_omega", omega, 1e6) for omega in given]
         one_of("bias_init", bias_init, ("official", "clean"))
         self.init = one_of("init", init, ("siren", "winner"))
         self.winner_form = one_of("winner_form", winner_form, tuple(winner.LAWS))
@@ -200,12 +211,3 @@ class Siren(SineNetwork):
 
     def activation(self, phase: Tensor, omega: float) -> Tensor:
         return torch.sin(phase)
-
-
-def _per_layer(name: str, value: Any, depth: int) -> list[float]:
-    """One number for each of `depth` layers (for one, if there are none), from one or a list."""
-    if not isinstance(value, list):
-        return [positive(name, value, 1e6)] * max(depth, 1)
-    if len(value) != max(depth, 1):
-        raise FieldError(f"{name} has {len(value)} numbers: give one, or one for each hidden layer")
-    return [positive(name, number, 1e6) for number in value]

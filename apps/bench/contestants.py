@@ -107,6 +107,13 @@ def _sl2a(size: float, shape: tuple[int, ...]) -> Hyperparameters:
     return widths | {"degree": part(256, size)}
 
 
+def _finr(size: float, shape: tuple[int, ...]) -> Hyperparameters:
+    width = part(256, size)
+    # the authors' networks of three hidden layers, with SIREN's consistent start
+    base = {"hidden_features": width, "hidden_layers": 2, "first_omega": 100.0}
+    return {"rank": part(128, size), "base_options": base}
+
+
 def _rff(size: float, shape: tuple[int, ...]) -> Hyperparameters:
     return {"hidden_features": part(256, size), "features": part(256, size)}
 
@@ -160,6 +167,7 @@ CONTESTANTS = (
     Contestant(
         "chebykan", "chebykan", 1e-3, dial=lambda size, _: {"hidden_features": part(64, size)}
     ),
+    Contestant("finr", "finr", 1e-3, dial=_finr),
     Contestant("relu-pe", "relu-pe", 1e-3, paper=35.27),
     Contestant("rff", "rff", 1e-3, kinds={"shape": {"sigma": 12.0, "lr": 5e-4}}, dial=_rff),
     Contestant("fouriernet", "fouriernet", 1e-2),
