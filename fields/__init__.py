@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fields.base import Field, FieldError
     from fields.baselines import Gauss, ReluPe, Rff
     from fields.chebyshev import ChebyKan, Sl2a
+    from fields.doh import Doh, Pranc
     from fields.finer import Finer, FinerGauss, FinerWavelet
     from fields.finr import Finr
     from fields.fkan import Fkan
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Bacon",
     "ChebyKan",
+    "Doh",
     "Field",
     "FieldError",
     "Finer",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FIELDS: dict[str, tuple[str, str]] = {
     "bacon": ("fields.mfn:Bacon", "band-limited multiplicative network (Lindell et al. 2022)"),
     "chebykan": ("fields.chebyshev:ChebyKan", "Chebyshev Kolmogorov-Arnold net (SS et al. 2024)"),
+    "doh": ("fields.doh:Doh", "weights from a latent code by projections (Gordon et al. 2024)"),
     "finer": ("fields.finer:Finer", "sines of variable period (Liu et al. 2024)"),
     "finer-gauss": ("fields.finer:FinerGauss", "Gaussians of variable period (FINER++)"),
     "finer-wavelet": ("fields.finer:FinerWavelet", "wavelets of variable period (FINER++)"),

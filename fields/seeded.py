@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 MAX_SEED = (1 << 63) - 1
@@ -80,6 +80,29 @@ def integers(
     return out.reshape(*shape)
 
 
+def digits(
+    seed: int,
+    stream: int,
+    shape: Sequence[int],
+    bits: int,
+    *,
+    offset: int = 0,
+    device: Any = None,
+) -> UInt8[Tensor, ...]:
+    """Whole numbers of `bits` bits (1, 2, 4 or 8): words cut into pieces, the lowest bits first.
+
+    The other arguments are those of `uniform`; `offset` counts pieces.
+    """
+    out = torch.empty(math.prod(shape), dtype=torch.uint8, device=device)
+    shifts = torch.arange(0, 32, bits, device=out.device)
+
+    def cut(words: Tensor) -> Tensor:
+        return (words[..., None] >> shifts & (1 << bits) - 1).to(torch.uint8)
+
+    _fill(out, seed, stream, offset, cut, pieces=32 // bits)
+    return out.reshape(*shape)
+
+
 def normal(
     seed: int, stream: int, shape: Sequence[int], *, offset: int = 0, device: Any = None
 ) -> Float32[Tensor, ...]:
@@ -101,15 +124,22 @@ def _box_muller(words: Int64[Tensor, "n 4"]) -> Tensor:
 
 
 def _fill(
-    out: Tensor, seed: int, stream: int, offset: int, convert: Callable[[Tensor], Tensor]
+    out: Tensor,
+    seed: int,
+    stream: int,
+    offset: int,
+    convert: Callable[[Tensor], Tensor],
+    pieces: int = 1,
 ) -> None:
-    """Set `out` to the converted words offset, offset + 1, ... of a stream."""
+    """Set `out` to the numbers offset, offset + 1, ... of a stream, `pieces` of them to a word."""
     if out.is_meta:
         return
-    last = -(-(offset + len(out)) // 4)
-    for start in range(offset // 4, last, CHUNK):
-        index = torch.arange(start, min(start + CHUNK, last), device=out.device)
+    per = 4 * pieces
+    last = -(-(offset + len(out)) // per)
+    step = CHUNK // pieces
+    for start in range(offset // per, last, step):
+        index = torch.arange(start, min(start + step, last), device=out.device)
         counters = [index & WORD, index >> 32, torch.full_like(index, stream), index * 0]
-        at = 4 * start - offset  # below 0 where the first counter holds words before the offset
+        at = per * start - offset  # below 0 where the first counter holds numbers before the offset
         numbers = convert(philox(counters, seed)).flatten()[max(-at, 0) : len(out) - at]
         out[max(at, 0) :][: len(numbers)] = numbers

@@ -50,6 +50,13 @@ def test_the_layout_of_counters_and_the_maps(seed, stream, offset, count):
     assert numbers.tolist() == [(word >> 8) / 2**24 for word in words]
     below = seeded.integers(seed, stream, (count,), 103, offset=offset)
     assert below.tolist() == [word * 103 >> 32 for word in words]
+    for bits in (1, 2, 4, 8):
+        each = 32 // bits
+        pieces = seeded.digits(seed, stream, (count * each,), bits, offset=offset + 3)
+        assert pieces.tolist() == [
+            reference(seed, stream, n // each) >> bits * (n % each) & (1 << bits) - 1
+            for n in range(offset + 3, offset + 3 + count * each)
+        ]
     even = offset - offset % 2
     normal = seeded.normal(seed, stream, (2,), offset=even).double()
     u, v = (reference(seed, stream, n) for n in (even, even + 1))

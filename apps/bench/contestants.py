@@ -123,6 +123,11 @@ def _wavelet(size: float, shape: tuple[int, ...]) -> Hyperparameters:
     return {name: part(n, size) for name, n in counts.items()}
 
 
+def _doh(size: float, shape: tuple[int, ...]) -> Hyperparameters:
+    target = {"hidden_features": part(64, math.sqrt(size))}
+    return {"target_options": target, "latents": part(4096, size)}
+
+
 def _grid(size: float, shape: tuple[int, ...]) -> Hyperparameters:
     return {"resolution": [part(n, size) for n in shape]}
 
@@ -173,6 +178,8 @@ CONTESTANTS = (
     Contestant("fouriernet", "fouriernet", 1e-2),
     Contestant("gabornet", "gabornet", 1e-2),
     Contestant("bacon", "bacon", 5e-3),
+    Contestant("doh", "doh", 1e-2, dial=_doh),
+    Contestant("pranc", "pranc", 1e-2, dial=_doh),
     Contestant("grid", "grid", 1e-2, dial=_grid),
 )
 """Rates are the authors' for whole-signal steps where they have one: FINER's study of five methods,

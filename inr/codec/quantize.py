@@ -16,11 +16,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from fields.octaves import eighth
 from inr.codec.entropy import MAX_MAGNITUDE, Row
 from inr.metrics import largest
-
-STEP_MANTISSAS = (8388608, 9147842, 9975792, 10878679, 11863283, 12937002, 14107901, 15384775)
-"""2^(23 + j/8), rounded: written out, so that no power is computed where a file is decoded."""
 
 STEP_BIAS = 192
 Distortion = Callable[[Sequence[np.ndarray]], float]
@@ -28,8 +26,7 @@ Distortion = Callable[[Sequence[np.ndarray]], float]
 
 def step_size(index: int) -> np.float32:
     """Step of an index 0..255: 2^((index - 192) / 8), from 2^-24 to 2^7.9."""
-    octave, eighth = divmod(index - STEP_BIAS, 8)
-    return np.float32(math.ldexp(STEP_MANTISSAS[eighth], octave - 23))
+    return np.float32(eighth(index - STEP_BIAS))
 
 
 def step_index(step: float) -> int:
@@ -48,7 +45,9 @@ def quantize(values: np.ndarray, index: int) -> Row:
 
 
 def dequantize(row: Row) -> np.ndarray:
-    """Restore the values of a row, float32."""
+    """Restore the values of a row, float32; numbers that were kept as they are, float64."""
+    if row.symbols.dtype == np.float64:
+        return row.symbols
     return row.symbols.astype(np.float32) * step_size(row.step)
 
 
