@@ -20,6 +20,7 @@ def run(argv: Sequence[str]) -> int:
         facts = describe(source)
         lines = {"file": STDIN if source == "-" else source}
         lines |= {key: _text(value) for key, value in facts.items() if key != "file"}
+        lines["chunks"] = ", ".join(f"{c['type']} {c['bytes']:,}" for c in facts["chunks"])
         if "psnr" in facts:
             lines["psnr"] = "exact" if facts["psnr"] is None else f"{facts['psnr']:.2f} dB"
         voice.event(facts, *(f"{key:<16}{value}" for key, value in lines.items()))
@@ -70,5 +71,5 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(f"[{_text(v)}]" if isinstance(v, list) else _text(v) for v in value)
     if isinstance(value, dict):
-        return " ".join(f"{v}" for v in value.values())
+        return "{" + ", ".join(f"{k}: {_text(v)}" for k, v in value.items()) + "}"
     return f"{value:,}" if isinstance(value, int) else str(value)

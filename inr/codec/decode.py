@@ -115,7 +115,8 @@ def decode(data: bytes, limits: Limits = Limits()) -> Field:  # noqa: B008
         rows = symbols(contents, limits)
         if [len(row.symbols) for row in rows] != expected:
             raise CorruptFile(f"holds parameters that do not make a {contents.field}")
-        field = outline.to_empty(device="cpu")
+        # an array of float64 is a function in float64
+        field = outline.to(getattr(torch, contents.domain.precision)).to_empty(device="cpu")
         field.regenerate()
         field.load_stored(join_rows(field, [dequantize(row) for row in rows]))
     except (FieldError, TypeError, OverflowError) as error:
@@ -147,7 +148,7 @@ def join_rows(field: Field, rows: Sequence[np.ndarray]) -> dict[str, Tensor]:
     at = 0
     for stored in field.stored_parameters():
         count = stored.tensor.shape[0] if stored.per_row else 1
-        flat = np.concatenate([np.asarray(row, np.float32) for row in rows[at : at + count]])
+        flat = np.concatenate([np.asarray(row) for row in rows[at : at + count]])
         values[stored.name] = torch.from_numpy(flat).reshape(stored.tensor.shape)
         at += count
     return values

@@ -18,7 +18,14 @@ from fields import registry
 from inr.codec import format as container
 from inr.codec.decode import decode, join_rows
 from inr.codec.entropy import Row, decode_rows, encode_rows
-from inr.codec.quantize import choose_steps, dequantize, quantize, restored, step_shares
+from inr.codec.quantize import (
+    Distortion,
+    choose_steps,
+    dequantize,
+    quantize,
+    restored,
+    step_shares,
+)
 from inr.errors import FitError, UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +50,7 @@ def encode(
     *,
     max_loss_db: float = MAX_LOSS_DB,
     target_psnr: float | None = None,
+    rounding: Sequence[int] | None = None,
 ) -> bytes:
     """Compress a field that has a domain into the bytes of a file.
 
@@ -52,10 +60,13 @@ def encode(
             unquantised one.
         max_loss_db: PSNR that quantisation may cost.
         target_psnr: A quality that suffices: a field above it may be quantised down to it.
+        rounding: Index of each stored row's quantisation step, where the fit has settled them
+            (`Fit.rounding`); the two bounds above are then without effect.
 
     Raises:
         FitError: the field holds NaN or infinite parameters.
-        UsageError: the field has no domain, or its class is not registered.
+        UsageError: the field has no domain, its class is not registered, or `rounding` belongs to
+            another field.
     """
     import torch
 
@@ -66,7 +77,45 @@ def encode(
     if not all(bool(torch.isfinite(s.tensor).all()) for s in stored):
         raise FitError("the field holds NaN or infinite parameters: nothing is written")
     rows = split_rows(field)
+    if rounding is not None and len(rounding) != len(rows):
+        raise UsageError(f"rounding has {len(rounding)} steps: this field has {len(rows)} rows")
     work = copy.deepcopy(field).cpu()
+    if rounding is not None:
+        indices = list(rounding)
+    elif signal is None:
+        distortion = distortion_of(work, signal)
+        shares = step_shares(rows, distortion)
+        indices = choose_steps(rows, shares, distortion, 4 * 10 ** (-UNSEEN_PSNR / 10))
+    else:
+        wanted = signal.metrics(field)["psnr"] - max_loss_db
+        if target_psnr is not None:
+            wanted = min(wanted, target_psnr) if wanted + max_loss_db >= target_psnr else wanted
+        indices = _search(work, rows, signal, wanted)
+    quantised = [quantize(row, index) for row, index in zip(rows, indices, strict=True)]
+    work.load_stored(join_rows(work, [dequantize(row) for row in quantised]))
+    facts: dict[str, Any] = {}
+    if signal is not None:
+        quality = signal.metrics(work)["psnr"]
+        if rounding is None and quality < wanted and signal.domain.precision == "float64":
+            # beyond the reach of any step
+            quantised = [Row(0, row.astype(np.float64)) for row in rows]
+            work.load_stored(join_rows(work, [dequantize(row) for row in quantised]))
+            quality = signal.metrics(work)["psnr"]
+        facts["q"] = min(math.floor(100 * quality), 0xFFFE) if math.isfinite(quality) else 0xFFFF
+    data = pack(name, field, field.domain, quantised, facts)
+    _verify(data, quantised, work.to(getattr(torch, field.domain.precision)))
+    return data
+
+
+def distortion_of(work: Field, signal: GridSignal | None) -> Distortion:
+    """Mean squared error when a field's rows take given values, on a lattice of bounded size.
+
+    Args:
+        work: The field; each call leaves other parameters in it.
+        signal: What it is compared with; without it, with the field as it is now.
+    """
+    import torch
+
     axes, target = _search_lattice(work, signal)
 
     def distortion(values: Sequence[np.ndarray]) -> float:
@@ -75,29 +124,25 @@ def encode(
             error = work.on_grid(axes).clamp(-1, 1) - target
         return float(error.double().square().mean())
 
-    facts: dict[str, Any] = {}
+    return distortion
+
+
+def _search(
+    work: Field, rows: Sequence[np.ndarray], signal: GridSignal, wanted: float
+) -> list[int]:
+    """The coarsest steps with which all samples together have the PSNR `wanted`."""
+    distortion = distortion_of(work, signal)
     shares = step_shares(rows, distortion)
-    if signal is None:
-        indices = choose_steps(rows, shares, distortion, 4 * 10 ** (-UNSEEN_PSNR / 10))
-    else:
-        wanted = signal.metrics(field)["psnr"] - max_loss_db
-        if target_psnr is not None:
-            wanted = min(wanted, target_psnr) if wanted + max_loss_db >= target_psnr else wanted
-        # what is finer than a tenth of the signal's own grain nobody sees
-        allowed = max(4 * 10 ** (-wanted / 10), (0.1 * signal.domain.grain) ** 2 / 12)
-        for _ in range(ATTEMPTS):
-            indices = choose_steps(rows, shares, distortion, allowed)
-            work.load_stored(join_rows(work, restored(rows, indices)))
-            quality = signal.metrics(work)["psnr"]  # on all samples, rounded
-            if quality >= wanted:
-                break
-            allowed *= 10 ** (-(wanted - quality + 0.01) / 10)
-        facts["q"] = math.floor(100 * quality) if math.isfinite(quality) else 0xFFFF
-    quantised = [quantize(row, index) for row, index in zip(rows, indices, strict=True)]
-    work.load_stored(join_rows(work, [dequantize(row) for row in quantised]))
-    data = pack(name, field, field.domain, quantised, facts)
-    _verify(data, quantised, work.float())
-    return data
+    # what is finer than a tenth of the signal's own grain nobody sees
+    allowed = max(4 * 10 ** (-wanted / 10), (0.1 * signal.domain.grain) ** 2 / 12)
+    for _ in range(ATTEMPTS):
+        indices = choose_steps(rows, shares, distortion, allowed)
+        work.load_stored(join_rows(work, restored(rows, indices)))
+        quality = signal.metrics(work)["psnr"]  # on all samples, rounded
+        if quality >= wanted:
+            break
+        allowed *= 10 ** (-(wanted - quality + 0.01) / 10)
+    return indices
 
 
 def pack(
@@ -106,7 +151,7 @@ def pack(
     """Put quantised rows and what is needed to rebuild the field into a container."""
     shape = list(domain.shape)
     # null stands for "the domain's shape", the one long hyperparameter that grids share with it
-    given = [None if v == shape else v for v in field.hyperparameters.values()]
+    given = [None if v == shape else _unnamed(v) for v in field.hyperparameters.values()]
     header = [domain.kind, domain.header(), name, given, *([facts] if facts else [])]
     chunks = [(container.PARAMETERS, encode_rows(rows))]
     profile = getattr(domain, "icc", b"")
@@ -115,11 +160,18 @@ def pack(
     return container.pack(container.Container(header, chunks))
 
 
+def _unnamed(value: Any) -> Any:
+    """A hyperparameter with parts' own ones, which are all there and in order, as plain lists."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [_unnamed(v) for v in value] if isinstance(value, list) else value
+
+
 def split_rows(field: Field) -> list[np.ndarray]:
-    """The stored tensors as flat float32 rows, each to get a step and a model of its own."""
+    """The stored tensors as flat rows, each to get a step and a model of its own."""
     rows: list[np.ndarray] = []
     for stored in field.stored_parameters():
-        values = stored.tensor.detach().cpu().float().numpy()
+        values = stored.tensor.detach().cpu().numpy()
         rows += [r.ravel() for r in values] if stored.per_row else [values.ravel()]
     return rows
 
@@ -128,7 +180,7 @@ def _search_lattice(field: Field, signal: GridSignal | None) -> tuple[list[Any],
     """A lattice of bounded size, and the values that the field is compared with on it."""
     import torch
 
-    domain = field.domain
+    domain = field.domain if signal is None else signal.domain
     limit = min(1 << 18, SEARCH_SCALARS // field.widest)
     if signal is not None:
         generator = torch.Generator().manual_seed(0)

@@ -9,6 +9,7 @@ Models, by their first byte:
     0  zeros       nothing is coded
     1  geometric   P(0) and a decay: three bytes, for rows of few symbols
     2  buckets     one byte for each magnitude class present, for rows of many
+    3  verbatim    the row's float64 numbers as they are, where no step is fine enough
 """
 
 from __future__ import annotations
@@ -33,16 +34,17 @@ CEILING = TOTAL - (1 << 16)
 file can claim to hold."""
 
 MAX_MAGNITUDE = (1 << 15) - 1
-ZEROS, GEOMETRIC, BUCKETS = 0, 1, 2
+ZEROS, GEOMETRIC, BUCKETS, VERBATIM = 0, 1, 2, 3
+UNCODED = (ZEROS, VERBATIM)
 
 
 @dataclass(frozen=True)
 class Row:
-    """Integers that share a quantisation step and an entropy model.
+    """Integers that share a quantisation step and an entropy model, or numbers as they are.
 
     Args:
-        step: Index into `inr.codec.quantize.step_size`, 0 to 255.
-        symbols: int32, flat, magnitudes up to MAX_MAGNITUDE.
+        step: Index into `inr.codec.quantize.step_size`, 0 to 255; of no meaning to numbers.
+        symbols: int32, flat, magnitudes up to MAX_MAGNITUDE; or float64, the numbers themselves.
     """
 
     step: int
@@ -56,12 +58,11 @@ def encode_rows(rows: Sequence[Row]) -> bytes:
     side = bytearray(varint(len(rows)))
     coder = stream.queue.RangeEncoder()
     for row in rows:
-        symbols = np.ascontiguousarray(row.symbols, np.int32)
-        model = best_model(symbols)
-        side += varint(len(symbols)) + bytes([row.step]) + model
-        if model[0] != ZEROS:
+        model = best_model(row.symbols)
+        side += varint(len(row.symbols)) + bytes([row.step]) + model
+        if model[0] not in UNCODED:
             offset = np.int32(len(frequencies(model)) // 2)
-            coder.encode(symbols + offset, _categorical(model))
+            coder.encode(row.symbols.astype(np.int32) + offset, _categorical(model))
     words = coder.get_compressed().astype("<u4").tobytes()
     return bytes(side) + words
 
@@ -80,10 +81,10 @@ def decode_rows(body: bytes, limits: Limits = Limits()) -> list[Row]:  # noqa: B
     for _ in range(count):
         size, at = read_varint(body, at)
         total = limits.check("the number of parameters", total + size, limits.symbols)
-        model = _read_model(body, at + 1)
+        model = _read_model(body, at + 1, size)
         plan.append((size, body[at], model))
         at += 1 + len(model)
-    coded = sum(size for size, _, model in plan if model[0] != ZEROS)
+    coded = sum(size for size, _, model in plan if model[0] not in UNCODED)
     if coded > limits.symbols_per_byte * (len(body) + 16):
         raise CorruptFile(f"claims {coded:,} parameters in {len(body):,} bytes")
     if (len(body) - at) % 4:
@@ -97,6 +98,12 @@ def _decode(plan: Sequence[tuple[int, int, bytes]], words: np.ndarray) -> list[R
     decoder = stream.queue.RangeDecoder(words)
     rows = []
     for size, step, model in plan:
+        if model[0] == VERBATIM:
+            numbers = np.frombuffer(model, "<f8", offset=1).astype(np.float64)
+            if not np.isfinite(numbers).all():
+                raise CorruptFile("holds parameters that are no finite numbers")
+            rows.append(Row(step, numbers))
+            continue
         if model[0] == ZEROS or not size:
             rows.append(Row(step, np.zeros(size, np.int32)))
             continue
@@ -140,6 +147,8 @@ def frequencies(model: bytes) -> np.ndarray:
 
 def best_model(symbols: np.ndarray) -> bytes:
     """The model, as bytes, that stores these symbols in the fewest bits, itself included."""
+    if symbols.dtype == np.float64:
+        return bytes([VERBATIM]) + symbols.astype("<f8").tobytes()
     magnitude = np.abs(symbols.astype(np.int64))
     largest = int(magnitude.max(initial=0))
     if largest == 0:
@@ -210,9 +219,9 @@ _EIGHTHS = (1048576, 1143480, 1246974, 1359835, 1482910, 1617125, 1763488, 19230
 """2^(20 + j/8), rounded: written out, so that no power is computed where a file is decoded."""
 
 
-def _read_model(body: bytes, at: int) -> bytes:
+def _read_model(body: bytes, at: int, size: int) -> bytes:
     kind = body[at] if at < len(body) else -1
-    length = {ZEROS: 1, GEOMETRIC: 4}.get(kind, 0)
+    length = {ZEROS: 1, GEOMETRIC: 4, VERBATIM: 1 + 8 * size}.get(kind, 0)
     if kind == BUCKETS and at + 1 < len(body):
         used = body[at + 1]
         if not 2 <= used <= len(bucket_edges()) - 1:
