@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from fields.fkan import Fkan
     from fields.grid import Grid
     from fields.mfn import Bacon, FourierNet, GaborNet
+    from fields.multistage import MultiStage
     from fields.siren import Siren
     from fields.spder import Spder
+    from fields.tanh import Tanh
     from fields.wavelet import Wavelet, Wire
 
 __all__ = [
@@ -39,11 +41,14 @@ __all__ = [
     "GaborNet",
     "Gauss",
     "Grid",
+    "MultiStage",
+    "Pranc",
     "ReluPe",
     "Rff",
     "Siren",
     "Sl2a",
     "Spder",
+    "Tanh",
     "Wavelet",
     "Wire",
     "create",

@@ -21,7 +21,7 @@ def save(fit: Fit, path: str | Path, *, max_loss_db: float = 0.1, overwrite: boo
     Args:
         fit: What `inr.fit` returned.
         path: Where to write.
-        max_loss_db: PSNR that quantisation may cost.
+        max_loss_db: PSNR that quantisation may cost, where the fit has not settled it.
         overwrite: Whether an existing file may be replaced.
 
     Returns:
@@ -32,7 +32,13 @@ def save(fit: Fit, path: str | Path, *, max_loss_db: float = 0.1, overwrite: boo
     """
     from inr.codec.encode import encode
 
-    data = encode(fit.field, fit.signal, max_loss_db=max_loss_db, target_psnr=fit.target)
+    data = encode(
+        fit.field,
+        fit.signal,
+        max_loss_db=max_loss_db,
+        target_psnr=fit.target,
+        rounding=fit.rounding,
+    )
     write_bytes(path, data, overwrite=overwrite)
     return len(data)
 

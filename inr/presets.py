@@ -37,6 +37,13 @@ class Recipe:
             number of samples, so a field with a parameter per sample needs it far below torch's.
         rate_weight: Weight of the field's rate (see `Field.rate`) in the loss, which is a mean
             squared error of values in [-1, 1]. Larger gives smaller files.
+        quantize_db: What rounding the parameters to the steps of a file may cost, in dB, before the
+            rest of the fit is trained with it. The file holds just these parameters. 0: the fit
+            knows nothing of rounding, and the file's loss is bounded instead.
+        quantize_share: Part of the budget, at its end, that is trained so.
+        second_order: Part of each stage's share of the budget, at its end, that goes to
+            Levenberg-Marquardt steps on all samples, in a multistage field of float64 and of at
+            most a few thousand parameters a stage. They take far longer and gain far more.
         batch: Samples per step at most; a larger signal is sampled anew at each step.
         steps: Budget of optimiser steps where the user sets none.
     """
@@ -47,6 +54,9 @@ class Recipe:
     beta2: float = 0.999
     eps: float = 1e-8
     rate_weight: float = 0.0
+    quantize_db: float = 0.0
+    quantize_share: float = 0.3
+    second_order: float = 0.0
     batch: int = 1 << 18
     steps: int = 1000
 
@@ -59,6 +69,18 @@ class Recipe:
             "beta2": (_number(self.beta2) and 0 < self.beta2 < 1, "a number between 0 and 1"),
             "eps": (_number(self.eps) and self.eps > 0, "a number above 0"),
             "rate_weight": (_number(self.rate_weight) and self.rate_weight >= 0, "0 or more"),
+            "quantize_db": (
+                _number(self.quantize_db) and 0 <= self.quantize_db <= 60,
+                "dB from 0 to 60",
+            ),
+            "quantize_share": (
+                _number(self.quantize_share) and 0 < self.quantize_share <= 1,
+                "a number in (0, 1]",
+            ),
+            "second_order": (
+                _number(self.second_order) and 0 <= self.second_order < 1,
+                "a number in [0, 1)",
+            ),
             "batch": (_whole(self.batch) and self.batch >= 1, "a whole number from 1 up"),
             "steps": (_whole(self.steps) and self.steps >= 0, "a whole number from 0 up"),
         }

@@ -30,7 +30,34 @@ def main() -> None:
     deep = np.concatenate([coffee.astype(np.uint16) * 257, alpha.astype(np.uint16)], -1)
     siren = Preset("siren", {"hidden_features": 24, "hidden_layers": 2}, Recipe(lr=2e-3))
     hashed = Preset("grid", {"resolution": [48, 64], "levels": 4, "log2_table": 9}, Recipe(lr=0.01))
+    small = {"hidden_features": 24, "hidden_layers": 2}
+    coded = {"target_options": small, "latents": 500}
     samples = {
+        "doh-rgb8": (coffee, Preset("doh", coded, Recipe(lr=0.01, quantize_db=1.0))),
+        "finr-tt-rgb8": (
+            coffee,
+            Preset(
+                "finr", {"decomposition": "tt", "rank": 8, "base_options": small}, Recipe(lr=1e-3)
+            ),
+        ),
+        "finr-tucker-grey8": (
+            camera,
+            Preset(
+                "finr",
+                {"decomposition": "tucker", "rank": 8, "base_options": small, "encoding": "pe"}
+                | {"lowest": 0, "highest": 4, "channel_factors": "shared"},
+                Recipe(lr=1e-3),
+            ),
+        ),
+        "multistage-grey8": (
+            camera,
+            Preset(
+                "multistage",
+                {"stages": 2, "base_options": {"hidden_features": 24}},
+                Recipe(lr=1e-3),
+            ),
+        ),
+        "pranc-grey8": (camera, Preset("pranc", coded, Recipe(lr=0.01))),
         "siren-rgb8": (coffee, siren),
         "grid-grey8": (camera, "grid"),
         "grid-hashed-grey8": (camera, hashed),
@@ -44,8 +71,8 @@ def main() -> None:
             print(f"{path.name} stays")
             continue
         image = Image.from_array(array, icc=b"not a real profile" if "icc" in name else b"")
-        fit = inr.fit(image, preset, steps=60)
-        path.write_bytes(encode(fit.field, image))
+        fit = inr.fit(image, preset, steps=200 if name.startswith("multi") else 60)
+        path.write_bytes(encode(fit.field, image, rounding=fit.rounding))
         field = inr.load(path)
         path.with_suffix(".json").write_text(json.dumps(golden_facts(path)) + "\n")
         pictures = {f"x{scale}": inr.render(field, scale=scale) for scale in (1, 2)}

@@ -132,6 +132,10 @@ def _grid(size: float, shape: tuple[int, ...]) -> Hyperparameters:
     return {"resolution": [part(n, size) for n in shape]}
 
 
+def _multistage(size: float, shape: tuple[int, ...]) -> Hyperparameters:
+    return {"base_options": {"hidden_features": part(180, size)}}
+
+
 WIRE_IMAGES = {"hidden_layers": 3, "first_omega": 20.0, "hidden_omega": 20.0, "scale": 30.0}
 """What the authors recommend for images; the field's default is their setting for tomography."""
 
@@ -181,9 +185,18 @@ CONTESTANTS = (
     Contestant("doh", "doh", 1e-2, dial=_doh),
     Contestant("pranc", "pranc", 1e-2, dial=_doh),
     Contestant("grid", "grid", 1e-2, dial=_grid),
+    Contestant("tanh", "tanh", 1e-3, {"hidden_layers": 3}),
+    Contestant(
+        "multistage",
+        "multistage",
+        5e-4,
+        {"stages": 2, "base": "siren", "crossings": 0.05},
+        dial=_multistage,
+    ),
 )
 """Rates are the authors' for whole-signal steps where they have one: FINER's study of five methods,
-else each method's own. On sounds, SIREN and SPDER take first_omega 3000, their authors' grid of
-[-100, 100]; the others have no setting of their own for sound and run as for images."""
+else each method's own; D'OH and PRANC, whose image code is not public, have ours. On sounds, SIREN
+and SPDER take first_omega 3000, their authors' grid of [-100, 100]; the others have no setting of
+their own for sound and run as for images."""
 
 BY_NAME = {contestant.name: contestant for contestant in CONTESTANTS}

@@ -341,7 +341,13 @@ def _fit(
     name = "standard output" if target == "-" else target
     begin = time.perf_counter()
     with _finishing(stop, name):
-        data = encode(fit.field, source_signal, max_loss_db=args.max_loss_db, target_psnr=args.psnr)
+        data = encode(
+            fit.field,
+            source_signal,
+            max_loss_db=args.max_loss_db,
+            target_psnr=args.psnr,
+            rounding=fit.rounding,
+        )
         seconds_encoding = time.perf_counter() - begin
         if target == "-":
             write_stdout(data)
@@ -358,7 +364,9 @@ def _fit(
         f"{given} -> {name}: {shown}, {len(data):,} bytes, {cost:.3f} {unit}, "
         f"{fit.steps} steps in {fit.seconds:.1f} s, encoded in {seconds_encoding:.1f} s"
     ]
-    if not whole and snapshot is not None:
+    if fit.ended == "stalled":
+        lines.append(f"stage {len(fit.stages)} lowered nothing and is left out")
+    if not whole and snapshot is not None and snapshot.path.exists():
         lines.append("stopped before its end; the same command with --resume goes on")
     voice.event({"event": "done", "input": source, "output": target} | event, *lines)
     if stop.received:

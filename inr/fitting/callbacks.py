@@ -105,7 +105,7 @@ class NanGuard(BetweenBursts):
         self.tries = tries
         self._every = every
         self._kept = -math.inf
-        self._good: tuple[Any, Any, int, float] | None = None
+        self._good: tuple[Any, Any, int, float, list[int] | None] | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the initial state, so that there always is one to return to."""
@@ -127,7 +127,7 @@ class NanGuard(BetweenBursts):
             )
         self.tries -= 1
         assert self._good is not None
-        weights, optimiser, module.fit_step, module.loss = self._good
+        weights, optimiser, module.fit_step, module.loss, module.rounding = self._good
         module.field.load_state_dict(weights)
         module.adam.load_state_dict(copy.deepcopy(optimiser))
         module.history = [entry for entry in module.history if entry[0] <= module.fit_step]
@@ -137,7 +137,7 @@ class NanGuard(BetweenBursts):
     def _keep(self, module: FitModule) -> None:
         weights = {name: t.detach().clone() for name, t in module.field.state_dict().items()}
         optimiser = copy.deepcopy(module.adam.state_dict())
-        self._good = (weights, optimiser, module.fit_step, module.loss)
+        self._good = (weights, optimiser, module.fit_step, module.loss, module.rounding)
         self._kept = time.monotonic()
 
 

@@ -6,6 +6,7 @@ signal --statistics--> field.adapt --> FitModule in Lightning's Trainer, in burs
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,11 +18,14 @@ import torch
 
 from fields import registry
 from fields.base import Field, FieldError
+from fields.multistage import MultiStage
 from inr import presets
 from inr.errors import FitError, UsageError
 from inr.fitting.callbacks import NanGuard
 from inr.fitting.module import Budget, Bursts, FitModule
-from inr.presets import Preset
+from inr.fitting.quantaware import round_stored
+from inr.fitting.stages import Stage, StagedModule
+from inr.presets import Preset, Recipe
 from inr.signals.base import GridSignal
 
 FILE_MARGIN = 0.1
@@ -38,8 +42,12 @@ class Fit:
         history: (step, seconds, mean squared error) after each burst.
         steps: Optimiser steps done.
         seconds: Seconds of fitting.
-        ended: Which budget ended it: "steps", "seconds", "psnr", or "stopped" by hand.
+        ended: Which budget ended it: "steps", "seconds", "psnr", or "stopped" by hand; for a fit in
+            stages also "stages", when all are done, or "stalled", at one that lowered nothing.
         target: The PSNR that was asked for, if any.
+        rounding: Index of each stored row's quantisation step, where the fit ended on rounded
+            parameters (see `Recipe.quantize_db`): a file takes these steps.
+        stages: What became of the stages of a multi-stage field.
     """
 
     field: Field
@@ -50,6 +58,8 @@ class Fit:
     seconds: float
     ended: str
     target: float | None = None
+    rounding: list[int] | None = None
+    stages: list[Stage] = dataclasses.field(default_factory=list)
 
 
 def fit(
@@ -92,7 +102,7 @@ def fit(
         steps = preset.recipe.steps
     budget = Budget(steps, seconds, None if psnr is None else psnr + FILE_MARGIN)
 
-    module = FitModule(built, signal.to(place), preset.recipe, budget)
+    module = _module(built, signal.to(place), preset.recipe, budget)
     module.generator.manual_seed(seed)
     with _quiet():
         trainer = pl.Trainer(
@@ -100,7 +110,7 @@ def fit(
             devices=[int(place[5:] or 0)] if place.startswith("cuda") else 1,
             max_epochs=1,
             barebones=True,
-            callbacks=[NanGuard(), *callbacks],
+            callbacks=[*([] if isinstance(module, StagedModule) else [NanGuard()]), *callbacks],
         )
         loader = torch.utils.data.DataLoader(Bursts(module), batch_size=None)
         try:
@@ -110,6 +120,8 @@ def fit(
 
     built.domain = signal.domain
     built.to("cpu")
+    if module.rounding is not None:
+        round_stored(built, module.rounding)
     return Fit(
         field=built,
         signal=signal,
@@ -119,6 +131,8 @@ def fit(
         seconds=module.seconds,
         ended=module.finished or "stopped",
         target=psnr,
+        rounding=module.rounding,
+        stages=module.stages if isinstance(module, StagedModule) else [],
     )
 
 
@@ -150,6 +164,18 @@ def build_field(
         built = registry.create(preset.field, len(domain.shape), domain.channels, **hyperparameters)
         built.adapt(signal.statistics())
     return preset, built
+
+
+def _module(field: Field, signal: GridSignal, recipe: Recipe, budget: Budget) -> FitModule:
+    """What fits the field: stage by stage, where it is made of stages."""
+    if isinstance(field, MultiStage):
+        return StagedModule(field, signal, recipe, budget)
+    if recipe.second_order:
+        raise UsageError(
+            f"recipe.second_order is {recipe.second_order:g}: only the stages of a multistage "
+            "field take such steps; set it to 0"
+        )
+    return FitModule(field, signal, recipe, budget)
 
 
 def check_budget(steps: int | None, seconds: float | None, psnr: float | None) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fields.base import Field, points_per_tile
+from inr.fitting import quantaware
 from inr.metrics import psnr
 from inr.presets import Recipe
 from inr.signals.base import Batch, GridSignal
@@ -48,8 +49,12 @@ class FitModule(pl.LightningModule):
         loss: Mean squared error of the last step, before its update.
         history: (step, seconds, loss) after each burst.
         lr_scale: Factor on the learning rate, halved by each rollback.
+        rounding: Index of each stored row's quantisation step, once passes see rounded parameters.
         finished: Why the fit ended ("steps", "seconds", "psnr", "stopped"), or None.
+        resumable: Whether a snapshot holds all that the fit needs to go on.
     """
+
+    resumable = True
 
     def __init__(self, field: Field, signal: GridSignal, recipe: Recipe, budget: Budget) -> None:
         super().__init__()
@@ -64,6 +69,7 @@ class FitModule(pl.LightningModule):
         self.loss = math.inf
         self.history: list[tuple[int, float, float]] = []
         self.lr_scale = 1.0
+        self.rounding: list[int] | None = None
         self.finished: str | None = None
         samples = math.prod(signal.domain.shape)
         self._full = signal.full_batch() if samples <= recipe.batch else None
@@ -108,11 +114,14 @@ class FitModule(pl.LightningModule):
         for group in self.adam.param_groups:
             group["lr"] = self.recipe.lr * group["scale"] * factor
         self.adam.zero_grad(set_to_none=True)
-        self.loss = float(self._backward(self._next_batch()))
-        if self.recipe.rate_weight:
-            rate = self.field.rate()
-            if rate is not None:
-                (self.recipe.rate_weight * rate).backward()
+        if self.rounding is None and self._rounding_is_due():
+            self.rounding = quantaware.choose(self.field, self.signal, self.recipe.quantize_db)
+        with quantaware.rounded(self.field, self.rounding):
+            self.loss = float(self._backward(self._next_batch()))
+            if self.recipe.rate_weight:
+                rate = self.field.rate()
+                if rate is not None:
+                    (self.recipe.rate_weight * rate).backward()
         if math.isfinite(self.loss):
             self.adam.step()
         self.fit_step += 1
@@ -125,6 +134,10 @@ class FitModule(pl.LightningModule):
             self.fit_step / steps if steps else 0.0,
             self.seconds / seconds if seconds else 0.0,
         )
+
+    def _rounding_is_due(self) -> bool:
+        recipe = self.recipe
+        return recipe.quantize_db > 0 and self.progress() >= 1 - recipe.quantize_share
 
     def _backward(self, batch: Batch) -> Tensor:
         """Mean squared error over the batch; gradients accumulate tile by tile."""
@@ -158,7 +171,8 @@ class FitModule(pl.LightningModule):
         """Whether the field is at the target; the batch's loss is only the first hint."""
         if psnr(self.loss, 2.0) < target:
             return False
-        return self.signal.metrics(self.field)["psnr"] >= target
+        with quantaware.rounded(self.field, self.rounding):
+            return self.signal.metrics(self.field)["psnr"] >= target
 
 
 class Bursts(torch.utils.data.IterableDataset[int]):

@@ -46,17 +46,19 @@ class Snapshot(BetweenBursts):
         """Continue from the snapshot if asked and there is one."""
         assert isinstance(pl_module, FitModule)
         if self.resume and self.path.exists():
+            if not pl_module.resumable:
+                raise FitError(f"{self.path}: a fit in stages cannot be resumed; delete it")
             load(pl_module, self.path)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep an interrupted fit so that it can go on."""
         assert isinstance(pl_module, FitModule)
-        if pl_module.finished == "stopped":
+        if pl_module.finished == "stopped" and pl_module.resumable:
             save(pl_module, self.path)
 
     def between(self, module: FitModule) -> None:
         """Save, unless the state is not one to return to."""
-        if math.isfinite(module.loss):
+        if math.isfinite(module.loss) and module.resumable:
             save(module, self.path)
 
     def discard(self) -> None:
@@ -76,6 +78,7 @@ def save(module: FitModule, path: Path) -> None:
         "seconds": module.seconds,
         "loss": module.loss,
         "lr_scale": module.lr_scale,
+        "rounding": module.rounding,
         "history": module.history,
         "generator": base64.b64encode(module.generator.get_state().numpy().tobytes()).decode(),
     }
@@ -108,6 +111,7 @@ def load(module: FitModule, path: Path) -> None:
     module.seconds = facts["seconds"]
     module.loss = facts["loss"]
     module.lr_scale = facts["lr_scale"]
+    module.rounding = facts["rounding"]
     module.history = [(s, t, x) for s, t, x in facts["history"]]
     raw = bytearray(base64.b64decode(facts["generator"]))
     module.generator.set_state(torch.frombuffer(raw, dtype=torch.uint8))
