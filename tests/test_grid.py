@@ -169,6 +169,8 @@ def test_a_long_fit_does_not_outgrow_its_rate(camera):
     image = Image.from_array(camera[400:464, 300:380])  # grass
     preset = presets.load("image/grid")
     fits = [inr.fit(image, preset, steps=steps) for steps in (100, 600)]
-    sizes = [len(encode(fit.field, image)) for fit in fits]
+    # at equal quality: processors round differently, and a fit ends a tenth of a dB better or worse
+    quality = min(fit.metrics["psnr"] for fit in fits) - 0.1
+    sizes = [len(encode(fit.field, image, target_psnr=quality)) for fit in fits]
     assert sizes[1] < 1.05 * sizes[0]
     assert fits[1].metrics["psnr"] < fits[0].metrics["psnr"] + 3
