@@ -24,12 +24,13 @@ from tests.mutate import mutate, outcome, resealed
 
 
 def seeds() -> list[bytes]:
-    """Files of several fields, kinds of picture and of sound, made on the spot."""
+    """Files of several fields, also of fields made of others, and of all kinds of signal."""
     import numpy as np
     import torch
 
     import fields
     from inr.codec.encode import encode
+    from inr.signals.array import ArraySignal
     from inr.signals.audio import Audio
     from inr.signals.image import Image
 
@@ -60,6 +61,33 @@ def seeds() -> list[bytes]:
         field = fields.create("siren", 1, sound.channels, hidden_features=8, hidden_layers=1)
         field.domain = sound.domain
         made.append(encode(field, sound, target_psnr=30.0))
+    small = {"hidden_features": 8, "hidden_layers": 1}
+    image = Image.from_array((ramp * 200).astype(np.uint8))
+    for name, given in (
+        ("doh", {"target_options": small, "latents": 30}),
+        ("pranc", {"target_options": small, "latents": 30}),
+        ("finr", {"rank": 3, "base_options": small}),
+        (
+            "finr",
+            {"decomposition": "tucker", "rank": [2, 3], "base": ["siren", "grid"]}
+            | {"base_options": [small, {"resolution": 8, "levels": 2}]},
+        ),
+        ("multistage", {"stages": 2, "base_options": {"hidden_features": 8}}),
+        (
+            "multistage",
+            {"stages": 2, "base": ["doh", "finr"]}
+            | {"base_options": [{"target_options": small, "latents": 20}, {"rank": 2}]},
+        ),
+    ):
+        torch.manual_seed(0)
+        field = fields.create(name, 2, 1, **given)
+        field.domain = image.domain
+        made.append(encode(field, image, target_psnr=10.0))
+    array = ArraySignal.from_array(ramp[..., 0].astype(np.float64))
+    field = fields.create("siren", 2, 1, **small).double()
+    field.domain = array.domain
+    # out of reach, so that it is kept as it is
+    made.append(encode(field, array, max_loss_db=0.0))
     return made
 
 
