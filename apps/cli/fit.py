@@ -90,7 +90,9 @@ def parser(
     base = presets.for_field(kind, field_name) if field_name else presets.default(kind)
     p = new_parser("fit", "Fit a field to each input and store it as a compressed .inr file.")
     p.add_argument("inputs", nargs="+", help="files to fit; - for standard input")
-    p.add_argument("--kind", type=str, help=f"what they hold: {', '.join(KINDS)}; as they say")
+    p.add_argument(
+        "--kind", type=str, help=f"what the files hold, if they do not say: {', '.join(KINDS)}"
+    )
     add_output_options(p)
     p.add_argument("--out-dir", type=str, help="folder for the outputs; made if it is not there")
     p.add_argument("--resume", action="store_true", help="go on from OUTPUT.snapshot if it exists")
