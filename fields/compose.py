@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from fields import registry
-from fields.base import Field, FieldError, hyperparameter_names, one_each
+from fields.base import Field, FieldError, StoredTensor, hyperparameter_names, one_each
 
 NO_OPTIONS: dict[str, Any] = {}
 """Default of a hyperparameter that holds a part's own ones."""
@@ -71,6 +71,15 @@ def record(outer: Field, role: str, parts: Sequence[Field]) -> None:
     sets = [part.hyperparameters for part in parts]
     alike = all(given == sets[0] for given in sets)
     outer.settle(f"{role}_options", sets[0] if alike else sets)
+
+
+def stored_in(prefix: str, parts: Sequence[Field]) -> list[StoredTensor]:
+    """What each part stores, part by part, under the names that they have in `prefix`."""
+    return [
+        StoredTensor(f"{prefix}.{i}.{stored.name}", stored.tensor, stored.per_row)
+        for i, part in enumerate(parts)
+        for stored in part.stored_parameters()
+    ]
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ from fields.base import (
     probes,
     whole,
 )
-from fields.compose import NO_OPTIONS, build, options_each, record
+from fields.compose import NO_OPTIONS, build, options_each, record, stored_in
 from fields.grid import Grid, centres
 
 MAX_AXES = 5
@@ -416,11 +416,7 @@ class Finr(Field):
     def stored_parameters(self) -> list[StoredTensor]:
         """The core or the matrix of channels, then the networks, axis by axis."""
         own = [StoredTensor(n, p) for n, p in self.named_parameters(recurse=False)]
-        return own + [
-            StoredTensor(f"axes.{i}.{stored.name}", stored.tensor, stored.per_row)
-            for i, network in enumerate(self.networks)
-            for stored in network.stored_parameters()
-        ]
+        return own + stored_in("axes", self.networks)
 
     def regenerate(self) -> None:
         for network in self.networks:

@@ -25,7 +25,7 @@ from fields.base import (
     positive,
     whole,
 )
-from fields.compose import NO_OPTIONS, build, options_each, record
+from fields.compose import NO_OPTIONS, build, options_each, record, stored_in
 
 MAX_STAGES = 16
 
@@ -156,11 +156,7 @@ class MultiStage(Field):
             StoredTensor("scales", self.scales, per_row=True),
             StoredTensor("kappas", self.kappas, per_row=True),
         ]
-        return own + [
-            StoredTensor(f"stages.{i}.{stored.name}", stored.tensor, stored.per_row)
-            for i, network in enumerate(self.networks)
-            for stored in network.stored_parameters()
-        ]
+        return own + stored_in("stages", self.networks)
 
     def regenerate(self) -> None:
         for network in self.networks:

@@ -90,12 +90,13 @@ def encode(
         wanted = signal.metrics(field)["psnr"] - max_loss_db
         if target_psnr is not None:
             wanted = min(wanted, target_psnr) if wanted + max_loss_db >= target_psnr else wanted
-        indices = _search(work, rows, signal, wanted)
+        indices, quality = _search(work, rows, signal, wanted)
     quantised = [quantize(row, index) for row, index in zip(rows, indices, strict=True)]
     work.load_stored(join_rows(work, [dequantize(row) for row in quantised]))
     facts: dict[str, Any] = {}
     if signal is not None:
-        quality = signal.metrics(work)["psnr"]
+        if rounding is not None:
+            quality = signal.metrics(work)["psnr"]
         if rounding is None and quality < wanted and signal.domain.precision == "float64":
             # beyond the reach of any step
             quantised = [Row(0, row.astype(np.float64)) for row in rows]
@@ -129,8 +130,8 @@ def distortion_of(work: Field, signal: GridSignal | None) -> Distortion:
 
 def _search(
     work: Field, rows: Sequence[np.ndarray], signal: GridSignal, wanted: float
-) -> list[int]:
-    """The coarsest steps with which all samples together have the PSNR `wanted`."""
+) -> tuple[list[int], float]:
+    """The coarsest steps with which all samples have the PSNR `wanted`, and what they have."""
     distortion = distortion_of(work, signal)
     shares = step_shares(rows, distortion)
     # what is finer than a tenth of the signal's own grain nobody sees
@@ -142,7 +143,7 @@ def _search(
         if quality >= wanted:
             break
         allowed *= 10 ** (-(wanted - quality + 0.01) / 10)
-    return indices
+    return indices, quality
 
 
 def pack(
