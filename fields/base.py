@@ -154,6 +154,10 @@ class Field(nn.Module, ABC):
         """Every output on a lattice that is trained towards the signal, the field's own last."""
         return [self.on_grid(axes)]
 
+    def supervised_at(self, coords: Float[Tensor, "*batch d_in"]) -> list[Tensor]:
+        """Every output at scattered coordinates that is trained, the field's own last."""
+        return [self(coords)]
+
     def in_tiles(
         self, function: Callable[[Tensor], Tensor], axes: Sequence[Float[Tensor, " _"]]
     ) -> Tensor:

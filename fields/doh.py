@@ -180,6 +180,9 @@ class Projected(Field):
     def supervised(self, axes: Sequence[Float[Tensor, " _"]]) -> list[Tensor]:
         return self._call("supervised", axes)
 
+    def supervised_at(self, coords: Float[Tensor, "*batch d_in"]) -> list[Tensor]:
+        return self._call("supervised_at", coords)
+
     def rate(self) -> Tensor | None:
         """The target's, of what is generated."""
         return self._call("rate")

@@ -341,6 +341,10 @@ class Bacon(FilterNetwork):
         """All heads on a lattice, from one evaluation of the filters."""
         return list(self.in_tiles(self.outputs, axes).unbind(-2))
 
+    def supervised_at(self, coords: Float[Tensor, "*batch d_in"]) -> list[Tensor]:
+        """All heads at scattered coordinates."""
+        return list(self.outputs(coords).unbind(-2))
+
 
 def _phases(width: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(width).uniform_(-math.pi, math.pi))

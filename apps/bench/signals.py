@@ -68,6 +68,9 @@ class LatticeDomain(Domain):
     def describe(self) -> dict[str, Any]:
         return {"shape": list(self.shape)}
 
+    def to_values(self, samples: np.ndarray) -> np.ndarray:
+        return samples
+
     def to_samples(self, values: np.ndarray) -> np.ndarray:
         return np.clip(values, -1, 1)
 
@@ -86,10 +89,8 @@ class Occupancy(GridSignal):
     @classmethod
     def from_array(cls, inside: np.ndarray) -> Self:
         """Make a signal from booleans of shape (n, n, n)."""
-        import torch
-
         samples = np.where(inside, 1, -1).astype(np.float32)[..., None]
-        return cls(LatticeDomain(inside.shape), samples, torch.from_numpy(samples))
+        return cls(LatticeDomain(inside.shape), samples)
 
     def metrics(self, field: Field) -> dict[str, float]:
         """`psnr` and `psnr_float` (R = 2, clipped), and `iou` at the level 0."""

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from fields.base import Field
     from inr.fitting.callbacks import StopOnSignal
     from inr.fitting.fit import Fit
-    from inr.signals.base import GridSignal
+    from inr.signals.base import Signal
 
 EXAMPLES = {"audio": ((4096,), 1), "image": ((64, 64), 3)}
 """By kind of signal, a shape and channels on which hyperparameters are checked. An array's number
@@ -69,25 +69,39 @@ def run(argv: Sequence[str]) -> int:
         make_folder(args.out_dir)
     voice = Voice(args, to_stderr=args.output == "-")
 
+    def suited(kind: str, signal: Signal) -> Preset:
+        if signal.preset is None:
+            return chosen[kind]
+        return _preset(_parsed(argv, kind, signal.preset), kind)
+
     def work(source: str) -> int:
-        how = chosen[kinds[source]]
-        opened = functools.partial(inr.open, contents[source], kind=kinds[source])
+        kind = kinds[source]
+        opened = functools.partial(inr.open, contents[source], kind=kind)
+        how = functools.partial(suited, kind)
         return _fit(source, opened, targets[source], how, args, voice)
 
     return each(args.inputs, work, voice)
 
 
 def parser(
-    kind: str = "image", field_name: str | None = None, *, with_class: bool = False
+    kind: str = "image",
+    field_name: str | None = None,
+    suited: str | None = None,
+    *,
+    with_class: bool = False,
 ) -> Parser:
     """The parser; with the field's class it also takes that field's hyperparameters.
 
     Args:
         kind: Kind of the signals, on which the defaults depend.
-        field_name: The field; the kind's default if not given.
+        field_name: The field; if not given, that of the preset.
+        suited: Name of the preset; the kind's default if not given.
         with_class: Whether to add options for its hyperparameters.
     """
-    base = presets.for_field(kind, field_name) if field_name else presets.default(kind)
+    if field_name:
+        base = presets.for_field(kind, field_name)
+    else:
+        base = presets.load(suited or presets.DEFAULTS[kind], kind)
     p = new_parser("fit", "Fit a field to each input and store it as a compressed .inr file.")
     p.add_argument("inputs", nargs="+", help="files to fit; - for standard input")
     p.add_argument(
@@ -216,12 +230,12 @@ def _kind(argv: Sequence[str]) -> str:
     return presets.kind_of(Path(configs[-1] if configs else ""))
 
 
-def _parsed(argv: Sequence[str], kind: str) -> Namespace:
-    """The command line as signals of a kind have it."""
+def _parsed(argv: Sequence[str], kind: str, suited: str | None = None) -> Namespace:
+    """The command line as signals of a kind have it, or those that a preset suits."""
     name = _chosen_field(argv, kind)
     plain = name is None and any(a in ("-h", "--help") for a in argv)
     # the field's class brings torch: plain --help does without
-    return parse(parser(kind, name, with_class=not plain), argv)
+    return parse(parser(kind, name, suited, with_class=not plain), argv)
 
 
 def _chosen_field(argv: Sequence[str], kind: str) -> str | None:
@@ -304,9 +318,9 @@ def _jobs(args: Namespace) -> list[tuple[str, str]]:
 
 def _fit(
     source: str,
-    opened: Callable[[], GridSignal],
+    opened: Callable[[], Signal],
     target: str,
-    preset: Preset,
+    suited: Callable[[Signal], Preset],
     args: Namespace,
     voice: Voice,
 ) -> int:
@@ -326,6 +340,8 @@ def _fit(
 
     given = STDIN if source == "-" else source
     source_signal = opened()
+    for note in source_signal.notes:
+        voice.event({"event": "note", "input": source, "note": note}, f"{given}: {note}")
     stop = StopOnSignal()
     snapshot = None if target == "-" else Snapshot(f"{target}.snapshot", resume=args.resume)
     callbacks: list[Any] = [stop] if snapshot is None else [stop, snapshot]
@@ -336,7 +352,12 @@ def _fit(
     budget = {"steps": args.steps, "seconds": args.seconds, "psnr": args.psnr}
     try:
         fit = inr.fit(
-            source_signal, preset, **budget, seed=args.seed, device=args.device, callbacks=callbacks
+            source_signal,
+            suited(source_signal),
+            **budget,
+            seed=args.seed,
+            device=args.device,
+            callbacks=callbacks,
         )
     except KeyboardInterrupt:  # the second one
         return 128 + (stop.received or signal.SIGINT)
@@ -362,8 +383,9 @@ def _fit(
     event = _done(fit, data) | {"seconds_encoding": round(seconds_encoding, 3)}
     shown = "exact" if event["psnr"] is None else f"{event['psnr']:.2f} dB"
     unit, cost = next(iter(fit.signal.domain.density(len(data)).items()))
+    told = "".join(f", {k} {fit.metrics[k]:.4g}" for k in source_signal.shown if k in fit.metrics)
     lines = [
-        f"{given} -> {name}: {shown}, {len(data):,} bytes, {cost:.3f} {unit}, "
+        f"{given} -> {name}: {shown}{told}, {len(data):,} bytes, {cost:.3f} {unit}, "
         f"{fit.steps} steps in {fit.seconds:.1f} s, encoded in {seconds_encoding:.1f} s"
     ]
     if fit.ended == "stalled":
@@ -371,6 +393,10 @@ def _fit(
     if not whole and snapshot is not None and snapshot.path.exists():
         lines.append("stopped before its end; the same command with --resume goes on")
     voice.event({"event": "done", "input": source, "output": target} | event, *lines)
+    for complaint in source_signal.verdict(fit.field, fit.metrics):
+        if voice.as_json:
+            voice.event({"event": "warning", "input": source, "warning": complaint})
+        complain(f"{given}: {complaint}")
     if stop.received:
         return 128 + stop.received
     if args.psnr is not None and event["psnr"] is not None and event["psnr"] < args.psnr:

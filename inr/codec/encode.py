@@ -30,7 +30,7 @@ from inr.errors import FitError, UsageError
 
 if TYPE_CHECKING:
     from fields.base import Field
-    from inr.signals.base import Domain, GridSignal
+    from inr.signals.base import Batch, Domain, Points, Signal
 
 MAX_LOSS_DB = 0.1
 SEARCH_SCALARS = 1 << 23
@@ -46,7 +46,7 @@ UNSEEN_PSNR = 60.0
 
 def encode(
     field: Field,
-    signal: GridSignal | None = None,
+    signal: Signal | None = None,
     *,
     max_loss_db: float = MAX_LOSS_DB,
     target_psnr: float | None = None,
@@ -87,7 +87,7 @@ def encode(
         shares = step_shares(rows, distortion)
         indices = choose_steps(rows, shares, distortion, 4 * 10 ** (-UNSEEN_PSNR / 10))
     else:
-        wanted = signal.metrics(field)["psnr"] - max_loss_db
+        wanted = signal.quality(field) - max_loss_db
         if target_psnr is not None:
             wanted = min(wanted, target_psnr) if wanted + max_loss_db >= target_psnr else wanted
         indices, quality = _search(work, rows, signal, wanted)
@@ -96,20 +96,20 @@ def encode(
     facts: dict[str, Any] = {}
     if signal is not None:
         if rounding is not None:
-            quality = signal.metrics(work)["psnr"]
+            quality = signal.quality(work)
         if rounding is None and quality < wanted and signal.domain.precision == "float64":
             # beyond the reach of any step
             quantised = [Row(0, row.astype(np.float64)) for row in rows]
             work.load_stored(join_rows(work, [dequantize(row) for row in quantised]))
-            quality = signal.metrics(work)["psnr"]
+            quality = signal.quality(work)
         facts["q"] = min(math.floor(100 * quality), 0xFFFE) if math.isfinite(quality) else 0xFFFF
     data = pack(name, field, field.domain, quantised, facts)
     _verify(data, quantised, work.to(getattr(torch, field.domain.precision)))
     return data
 
 
-def distortion_of(work: Field, signal: GridSignal | None) -> Distortion:
-    """Mean squared error when a field's rows take given values, on a lattice of bounded size.
+def distortion_of(work: Field, signal: Signal | None) -> Distortion:
+    """Mean squared error when a field's rows take given values, on points of bounded number.
 
     Args:
         work: The field; each call leaves other parameters in it.
@@ -117,19 +117,19 @@ def distortion_of(work: Field, signal: GridSignal | None) -> Distortion:
     """
     import torch
 
-    axes, target = _search_lattice(work, signal)
+    batch = _search_points(work, signal)
 
     def distortion(values: Sequence[np.ndarray]) -> float:
         work.load_stored(join_rows(work, values))
         with torch.no_grad():
-            error = work.on_grid(axes).clamp(-1, 1) - target
+            error = batch.evaluate(work).clamp(-1, 1) - batch.values
         return float(error.double().square().mean())
 
     return distortion
 
 
 def _search(
-    work: Field, rows: Sequence[np.ndarray], signal: GridSignal, wanted: float
+    work: Field, rows: Sequence[np.ndarray], signal: Signal, wanted: float
 ) -> tuple[list[int], float]:
     """The coarsest steps with which all samples have the PSNR `wanted`, and what they have."""
     distortion = distortion_of(work, signal)
@@ -139,7 +139,7 @@ def _search(
     for _ in range(ATTEMPTS):
         indices = choose_steps(rows, shares, distortion, allowed)
         work.load_stored(join_rows(work, restored(rows, indices)))
-        quality = signal.metrics(work)["psnr"]  # on all samples, rounded
+        quality = signal.quality(work)  # on all samples, rounded
         if quality >= wanted:
             break
         allowed *= 10 ** (-(wanted - quality + 0.01) / 10)
@@ -177,18 +177,16 @@ def split_rows(field: Field) -> list[np.ndarray]:
     return rows
 
 
-def _search_lattice(field: Field, signal: GridSignal | None) -> tuple[list[Any], Any]:
-    """A lattice of bounded size, and the values that the field is compared with on it."""
+def _search_points(field: Field, signal: Signal | None) -> Batch | Points:
+    """Points of bounded number, and the values that the field is compared with there."""
     import torch
 
-    domain = field.domain if signal is None else signal.domain
+    from inr.signals.base import Batch
+
     limit = min(1 << 18, SEARCH_SCALARS // field.widest)
     if signal is not None:
-        generator = torch.Generator().manual_seed(0)
-        whole = math.prod(domain.shape) <= limit
-        on_cpu = signal.to("cpu")
-        batch = on_cpu.full_batch() if whole else on_cpu.random_batch(limit, generator)
-        return batch.axes, batch.values
+        return signal.to("cpu").probe(limit)
+    domain: Domain = field.domain
     share = min(1.0, (limit / math.prod(domain.shape)) ** (1 / len(domain.shape)))
     sizes = [max(1, round(n * share)) for n in domain.shape]
     like = next(field.parameters())
@@ -197,7 +195,7 @@ def _search_lattice(field: Field, signal: GridSignal | None) -> tuple[list[Any],
         for i, (n, m) in enumerate(zip(domain.shape, sizes, strict=True))
     ]
     with torch.no_grad():
-        return axes, field.on_grid(axes).clamp(-1, 1)
+        return Batch(axes, field.on_grid(axes).clamp(-1, 1))
 
 
 def _verify(data: bytes, rows: Sequence[Row], expected: Field) -> None:

@@ -26,7 +26,7 @@ from inr.fitting.module import Budget, Bursts, FitModule
 from inr.fitting.quantaware import round_stored
 from inr.fitting.stages import Stage, StagedModule
 from inr.presets import Preset, Recipe
-from inr.signals.base import GridSignal
+from inr.signals.base import GridSignal, Signal
 
 FILE_MARGIN = 0.1
 
@@ -51,7 +51,7 @@ class Fit:
     """
 
     field: Field
-    signal: GridSignal
+    signal: Signal
     metrics: dict[str, float]
     history: list[tuple[int, float, float]]
     steps: int
@@ -63,7 +63,7 @@ class Fit:
 
 
 def fit(
-    signal: GridSignal,
+    signal: Signal,
     field: Field | Preset | str | None = None,
     *,
     steps: int | None = None,
@@ -95,7 +95,7 @@ def fit(
     place = _device(device)
     try:
         preset, built = build_field(signal, field, seed)
-        built.to(place, signal.values.dtype)
+        built.to(place, signal.dtype)
     except FieldError as error:
         raise FitError(str(error)) from None
     if steps is None and seconds is None:
@@ -137,7 +137,7 @@ def fit(
 
 
 def build_field(
-    signal: GridSignal, field: Field | Preset | str | None, seed: int
+    signal: Signal, field: Field | Preset | str | None, seed: int
 ) -> tuple[Preset, Field]:
     """Resolve what the user gave into a preset and a field that is adapted to the signal.
 
@@ -152,7 +152,7 @@ def build_field(
             )
         return presets.for_field(domain.kind, registry.name_of(field)), field
     if field is None:
-        preset = presets.default(domain.kind)
+        preset = presets.load(signal.preset or presets.DEFAULTS[domain.kind], domain.kind)
     elif isinstance(field, str):
         preset = presets.for_field(domain.kind, field)
     else:
@@ -166,9 +166,11 @@ def build_field(
     return preset, built
 
 
-def _module(field: Field, signal: GridSignal, recipe: Recipe, budget: Budget) -> FitModule:
+def _module(field: Field, signal: Signal, recipe: Recipe, budget: Budget) -> FitModule:
     """What fits the field: stage by stage, where it is made of stages."""
     if isinstance(field, MultiStage):
+        if not isinstance(signal, GridSignal):
+            raise UsageError("a multistage field is fitted to signals on a lattice only")
         return StagedModule(field, signal, recipe, budget)
     if recipe.second_order:
         raise UsageError(

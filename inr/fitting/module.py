@@ -20,7 +20,7 @@ from fields.base import Field, points_per_tile
 from inr.fitting import quantaware
 from inr.metrics import psnr
 from inr.presets import Recipe
-from inr.signals.base import Batch, GridSignal
+from inr.signals.base import Batch, Points, Signal
 
 BURST_SECONDS = 0.04
 
@@ -56,7 +56,7 @@ class FitModule(pl.LightningModule):
 
     resumable = True
 
-    def __init__(self, field: Field, signal: GridSignal, recipe: Recipe, budget: Budget) -> None:
+    def __init__(self, field: Field, signal: Signal, recipe: Recipe, budget: Budget) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.field = field
@@ -71,8 +71,7 @@ class FitModule(pl.LightningModule):
         self.lr_scale = 1.0
         self.rounding: list[int] | None = None
         self.finished: str | None = None
-        samples = math.prod(signal.domain.shape)
-        self._full = signal.full_batch() if samples <= recipe.batch else None
+        self._full = signal.full_batch() if signal.count <= recipe.batch else None
         self._tile = points_per_tile(field)
         self._burst = 1
         self._started = 0.0
@@ -139,17 +138,17 @@ class FitModule(pl.LightningModule):
         recipe = self.recipe
         return recipe.quantize_db > 0 and self.progress() >= 1 - recipe.quantize_share
 
-    def _backward(self, batch: Batch) -> Tensor:
-        """Mean squared error over the batch; gradients accumulate tile by tile."""
+    def _backward(self, batch: Batch | Points) -> Tensor:
+        """Mean loss over the batch; gradients accumulate tile by tile."""
         total = torch.zeros((), dtype=batch.values.dtype, device=batch.values.device)
         with self.field.one_step():
             for tile in batch.tiles(self._tile):
-                loss = self.signal.loss(self.field, tile) / batch.values.numel()
+                loss = self.signal.loss(self.field, tile) / batch.count
                 loss.backward()
                 total += loss.detach()
         return total
 
-    def _next_batch(self) -> Batch:
+    def _next_batch(self) -> Batch | Points:
         if self._full is not None:
             return self._full
         return self.signal.random_batch(self.recipe.batch, self.generator)
@@ -172,7 +171,7 @@ class FitModule(pl.LightningModule):
         if psnr(self.loss, 2.0) < target:
             return False
         with quantaware.rounded(self.field, self.rounding):
-            return self.signal.metrics(self.field)["psnr"] >= target
+            return self.signal.quality(self.field) >= target
 
 
 class Bursts(torch.utils.data.IterableDataset[int]):

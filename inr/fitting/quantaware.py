@@ -22,10 +22,10 @@ from inr.codec.quantize import choose_steps, step_shares, step_size
 
 if TYPE_CHECKING:
     from fields.base import Field, StoredTensor
-    from inr.signals.base import GridSignal
+    from inr.signals.base import Signal
 
 
-def choose(field: Field, signal: GridSignal, db: float) -> list[int]:
+def choose(field: Field, signal: Signal, db: float) -> list[int]:
     """Index of the quantisation step of each stored row, fewest bits at an error that grows by db.
 
     Args:

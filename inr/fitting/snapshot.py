@@ -120,14 +120,11 @@ def load(module: FitModule, path: Path) -> None:
 def _identity(module: FitModule) -> dict[str, Any]:
     """What must agree for a resumed fit to be the same fit."""
     import dataclasses
-    import hashlib
 
-    samples = module.signal.samples
-    digest = hashlib.blake2b(samples.tobytes(), digest_size=16).hexdigest()
     budget = dataclasses.asdict(module.budget)
     return {
         "version": VERSION,
-        "signal": digest,
+        "signal": module.signal.digest(),
         "field": f"{type(module.field).__name__} {json.dumps(module.field.hyperparameters)}",
         "recipe": dataclasses.asdict(module.recipe),
         "budget": budget,

@@ -79,6 +79,7 @@ class StagedModule(FitModule):
 
     resumable = False
     field: MultiStage
+    signal: GridSignal
 
     def __init__(
         self, field: MultiStage, signal: GridSignal, recipe: Recipe, budget: Budget

@@ -11,7 +11,7 @@ from inr.errors import CorruptFile, InputError, UsageError
 from inr.limits import Limits
 
 if TYPE_CHECKING:
-    from inr.signals.base import Domain, GridSignal
+    from inr.signals.base import Domain, Signal
 
 
 class Kind(NamedTuple):
@@ -84,7 +84,7 @@ def open_signal(
     source: str | Path | bytes,
     limits: Limits = Limits(),  # noqa: B008
     kind: str | None = None,
-) -> GridSignal:
+) -> Signal:
     """Open a file (or the bytes of one) as the signal that it holds.
 
     Args:

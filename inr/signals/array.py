@@ -17,7 +17,6 @@ import numpy as np
 from inr.errors import CorruptFile, InputError
 from inr.limits import Limits
 from inr.metrics import psnr
-from inr.rendering import bands
 from inr.signals.base import Domain, GridSignal
 
 if TYPE_CHECKING:
@@ -132,8 +131,6 @@ class ArraySignal(GridSignal):
         Raises:
             InputError: the shape, the type or a value cannot be fitted.
         """
-        import torch
-
         if channels_last is None:
             channels_last = samples.ndim > 1 and samples.shape[-1] in CHANNEL_SIZES
         samples = samples if channels_last else samples[..., None]
@@ -161,7 +158,7 @@ class ArraySignal(GridSignal):
         samples = np.ascontiguousarray(samples)
         low, high = samples.min().item(), samples.max().item()
         domain = ArrayDomain(tuple(shape), channels, name, low, high)
-        return cls(domain, samples, torch.from_numpy(domain.to_values(samples)))
+        return cls(domain, samples)
 
     def metrics(self, field: Field) -> dict[str, float]:
         """Quality of the decode in the array's own type, and before rounding.
@@ -169,18 +166,12 @@ class ArraySignal(GridSignal):
         `psnr` with the array's range as R; `psnr_float` before rounding; `relative_l2`, the norm of
         the error over that of the array.
         """
-        exact = rounded = size = 0.0
-        for rows, values in bands(field, self.axes()):
-            exact += float((values.clamp(-1, 1) - self.values[rows]).double().square().sum())
-            decoded = self.domain.to_samples(values.cpu().numpy()).astype(np.float64)
-            truth = self.samples[rows].astype(np.float64)
-            rounded += float(np.square(decoded - truth).sum())
-            size += float(np.square(truth).sum())
-        n = self.samples.size
+        errors = self.measure(field)
+        share = errors.rounded / (errors.power or 1 / self.samples.size)
         return {
-            "psnr": psnr(rounded / n, self.domain.peak),
-            "psnr_float": psnr(exact / n, 2.0),
-            "relative_l2": math.sqrt(rounded / size) if size else math.sqrt(rounded),
+            "psnr": psnr(errors.rounded, self.domain.peak),
+            "psnr_float": psnr(errors.exact, 2.0),
+            "relative_l2": math.sqrt(share),
         }
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from inr.errors import CorruptFile, InputError, OutputError, UsageError
 from inr.limits import Limits
 from inr.metrics import psnr
-from inr.rendering import bands, render_window
+from inr.rendering import render_window
 from inr.signals.base import Domain, GridSignal
 
 if TYPE_CHECKING:
@@ -232,8 +232,6 @@ class Audio(GridSignal):
         Raises:
             InputError: the shape, the type, the rate or a value does not make a sound.
         """
-        import torch
-
         samples = samples[:, None] if samples.ndim == 1 else samples
         if samples.ndim != 2 or not 0 < samples.shape[1] <= MAX_CHANNELS or len(samples) == 0:
             raise InputError(
@@ -264,7 +262,7 @@ class Audio(GridSignal):
         if depth != FLOAT:  # bits below the depth, should there be any, are rounded
             low, high = (round(x / _unit(depth)) for x in (low, high))
         domain = AudioDomain(n, channels, int(rate), depth, low, high)
-        return cls(domain, samples, torch.from_numpy(domain.to_values(samples)))
+        return cls(domain, samples)
 
     def metrics(self, field: Field) -> dict[str, float]:
         """`psnr` and `snr` of the decode in the sound's own type, `psnr_float` before rounding.
@@ -274,19 +272,11 @@ class Audio(GridSignal):
         is lower than the PSNR at full scale, by 20 log10(2 / range). `snr` is the clip's power
         about zero, a constant offset included, over that of the error.
         """
-        exact = rounded = power = 0.0
-        for rows, values in bands(field, self.axes()):
-            clipped = values.clamp(-1, 1)
-            exact += float((clipped - self.values[rows]).double().square().sum())
-            decoded = self.domain.to_samples(values.cpu().numpy()).astype(np.float64)
-            original = self.samples[rows].astype(np.float64)
-            rounded += float(np.square(decoded - original).sum())
-            power += float(np.square(original).sum())
-        n = self.samples.size
+        errors = self.measure(field)
         return {
-            "psnr": psnr(rounded / n, self.domain.peak),
-            "psnr_float": psnr(exact / n, 2.0),
-            "snr": psnr(rounded / n, math.sqrt(power / n)),
+            "psnr": psnr(errors.rounded, self.domain.peak),
+            "psnr_float": psnr(errors.exact, 2.0),
+            "snr": psnr(errors.rounded, math.sqrt(errors.power)),
         }
 
 

@@ -6,14 +6,20 @@ is in it. A `Signal` is a domain with values, and exists only where something is
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+from inr.metrics import psnr
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor
 
     from fields.base import Field, SignalStatistics
@@ -44,6 +50,10 @@ class Domain(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Facts for `inr info`, JSON-ready."""
+
+    @abstractmethod
+    def to_values(self, samples: np.ndarray) -> np.ndarray:
+        """Normalise samples of the signal's own type to [-1, 1], in `precision`."""
 
     @abstractmethod
     def to_samples(self, values: np.ndarray) -> np.ndarray:
@@ -95,6 +105,11 @@ class Batch:
     axes: list[Tensor]
     values: Tensor
 
+    @property
+    def count(self) -> int:
+        """Numbers over which a loss is a mean."""
+        return self.values.numel()
+
     def tiles(self, points: int) -> Iterator[Batch]:
         """Bands of whole rows (then parts of a row) with at most about `points` points each."""
         inner = math.prod(len(axis) for axis in self.axes[1:])
@@ -104,26 +119,209 @@ class Batch:
             rows = slice(start, start + bands)
             yield Batch([self.axes[0][rows], *self.axes[1:]], self.values[rows])
 
+    def evaluate(self, field: Field) -> Tensor:
+        """A field's values on the lattice, of the shape of `values`."""
+        return field.on_grid(self.axes)
 
-class GridSignal(ABC):
-    """A signal whose values are known on a full lattice.
+    def outputs(self, field: Field) -> list[Tensor]:
+        """All outputs of a field that are trained (see `Field.supervised`), its own last."""
+        return field.supervised(self.axes)
+
+
+@dataclass
+class Points:
+    """Scattered coordinates and the values at them.
 
     Args:
-        domain: Its domain.
-        values: Shape (*domain.shape, channels), in [-1, 1], in the domain's precision.
-        samples: The same in the signal's own type, for metrics on rounded values.
+        coords: Shape (n, axes).
+        values: Shape (n, channels), in [-1, 1].
     """
 
-    def __init__(self, domain: Domain, samples: np.ndarray, values: Tensor) -> None:
-        self.domain = domain
-        self.samples = samples
-        self.values = values
-        self._axes: list[Tensor] = []
+    coords: Tensor
+    values: Tensor
+
+    @property
+    def count(self) -> int:
+        """Numbers over which a loss is a mean."""
+        return self.values.numel()
+
+    def tiles(self, points: int) -> Iterator[Points]:
+        """Parts of at most `points` points each."""
+        parts = zip(self.coords.split(points), self.values.split(points), strict=True)
+        yield from itertools.starmap(Points, parts)
+
+    def evaluate(self, field: Field) -> Tensor:
+        """A field's values at the points, of the shape of `values`."""
+        return field(self.coords)
+
+    def outputs(self, field: Field) -> list[Tensor]:
+        """All outputs of a field that are trained (see `Field.supervised_at`), its own last."""
+        return field.supervised_at(self.coords)
+
+
+class Measured(NamedTuple):
+    """Mean squares over all samples.
+
+    Args:
+        exact: Squared error of clipped values in [-1, 1], before they become samples.
+        rounded: Squared error in the signal's own type and units.
+        power: The signal's own square, in these units.
+    """
+
+    exact: float
+    rounded: float
+    power: float
+
+
+class Signal(ABC):
+    """What a field is fitted to: it hands out batches, says how far off a field is, and how good.
+
+    Attributes:
+        shown: Names of the metrics that are told beside the PSNR.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ()
+    domain: Domain
 
     @property
     def channels(self) -> int:
         """Values per sample."""
         return self.domain.channels
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """Samples; where there are no more than a recipe's batch, a step takes all of them."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of values and coordinates."""
+
+    @property
+    def preset(self) -> str | None:
+        """The preset that suits this very signal, where it is not the default of its kind."""
+        return None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was found and chosen when the signal was read, a line each, for people."""
+        return ()
+
+    @abstractmethod
+    def to(self, device: str) -> Self:
+        """The same signal with its values on another device."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Hash of what is fitted: a fit is resumed on the same signal only."""
+
+    @abstractmethod
+    def statistics(self) -> SignalStatistics:
+        """What `Field.adapt` may look at."""
+
+    @abstractmethod
+    def full_batch(self) -> Batch | Points:
+        """All samples."""
+
+    @abstractmethod
+    def random_batch(self, points: int, generator: torch.Generator) -> Batch | Points:
+        """About `points` samples, drawn anew; every sample is equally likely."""
+
+    @abstractmethod
+    def probe(self, points: int) -> Batch | Points:
+        """At most about `points` samples, the same at each call, to compare fields by."""
+
+    def loss(self, field: Field, batch: Any) -> Tensor:
+        """Sum of squared errors over a batch; the trainer divides by its `count`.
+
+        For a field of several trained outputs it is the mean of their sums.
+        """
+        import torch
+
+        outputs = batch.outputs(field)
+        return torch.stack([(out - batch.values).square().sum() for out in outputs]).mean()
+
+    @abstractmethod
+    def metrics(self, field: Field) -> dict[str, float]:
+        """Quality of a field on this signal, weights frozen; `psnr` and `psnr_float` among it."""
+
+    def quality(self, field: Field) -> float:
+        """PSNR in dB, by which budgets end fits and files are held to what was asked."""
+        return self.metrics(field)["psnr"]
+
+    def verdict(self, field: Field, metrics: dict[str, float]) -> list[str]:
+        """What is wrong with a fitted field, a line each, for people; mostly nothing."""
+        return []
+
+
+KEPT_VALUES = 1 << 26
+"""Signals of at most so many numbers keep them as floats too; larger ones make what is asked for,
+each time."""
+
+DIGEST_ROWS = 1 << 10
+
+
+class GridSignal(Signal):
+    """A signal whose values are known on a full lattice.
+
+    Args:
+        domain: Its domain.
+        samples: Shape (*domain.shape, channels), in the signal's own type; it may lie in a file.
+        values: The same in [-1, 1], in the domain's precision; made from `samples` if not given.
+    """
+
+    def __init__(self, domain: Domain, samples: np.ndarray, values: Tensor | None = None) -> None:
+        self.domain = domain
+        self.samples = samples
+        self.device = "cpu" if values is None else str(values.device)
+        self._values = values
+        self._axes: list[Tensor] = []
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.domain.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        import torch
+
+        return torch.float64 if self.domain.precision == "float64" else torch.float32
+
+    @property
+    def values(self) -> Tensor:
+        """All values in [-1, 1], shape (*domain.shape, channels); see `rows` for large signals."""
+        if self._values is None:
+            values = self._converted(self.samples)
+            if self.samples.size > KEPT_VALUES:
+                return values
+            self._values = values
+        return self._values
+
+    @values.setter
+    def values(self, values: Tensor) -> None:
+        self._values = values
+
+    def rows(self, rows: slice) -> Tensor:
+        """Values on some rows of the first axis."""
+        if self._values is None and self.samples.size > KEPT_VALUES:
+            return self._converted(self.samples[rows])
+        return self.values[rows]
+
+    def pick(self, indices: Tensor) -> Points:
+        """Scattered samples by their places in the flattened lattice, shape (n,)."""
+        import torch
+
+        shape = self.domain.shape
+        places = torch.unravel_index(indices, shape)
+        axes = zip(self.axes(), places, strict=True)
+        coords = torch.stack([axis[i.to(axis.device)] for axis, i in axes], dim=-1)
+        if self._values is None and self.samples.size > KEPT_VALUES:
+            values = self._converted(self.samples[tuple(i.cpu().numpy() for i in places)])
+        else:
+            flat = self.values.reshape(-1, self.channels)
+            values = flat.index_select(0, indices.to(flat.device))
+        return Points(coords, values)
 
     def axes(self) -> list[Tensor]:
         """Coordinates of the samples, one vector per axis."""
@@ -132,31 +330,40 @@ class GridSignal(ABC):
         if not self._axes:  # a long sound's are no trifle at every step
             domain = self.domain
             self._axes = [
-                torch.from_numpy(domain.cell_centres(i, 0, n, n)).to(self.values.device)
+                torch.from_numpy(domain.cell_centres(i, 0, n, n)).to(self.device)
                 for i, n in enumerate(domain.shape)
             ]
         return self._axes
 
     def to(self, device: str) -> Self:
-        """The same signal with its values on another device."""
-        return type(self)(self.domain, self.samples, self.values.to(device))
+        moved = copy.copy(self)
+        moved.device = device
+        moved._axes = []
+        if self._values is not None:
+            moved._values = self._values.to(device)
+        return moved
+
+    def digest(self) -> str:
+        found = hashlib.blake2b(digest_size=16)
+        for start in range(0, len(self.samples), DIGEST_ROWS):
+            found.update(self.samples[start : start + DIGEST_ROWS].tobytes())
+        return found.hexdigest()
 
     def statistics(self) -> SignalStatistics:
-        """What `Field.adapt` may look at."""
         from fields.base import SignalStatistics
 
         return SignalStatistics(self.values)
 
     def full_batch(self) -> Batch:
-        """All samples."""
         return Batch(self.axes(), self.values)
 
-    def random_batch(self, points: int, generator: Any) -> Batch:
+    def random_batch(self, points: int, generator: torch.Generator) -> Batch:
         """A random sub-lattice of about `points` samples, stratified along each axis.
 
         Each axis is cut into equal stretches and one sample is drawn from each, so that every
         sample is equally likely and the batch stays a product that separable fields like.
         """
+        import numpy as np
         import torch
 
         shape = self.domain.shape
@@ -166,22 +373,51 @@ class GridSignal(ABC):
             m = max(1, min(n, round(n * keep)))
             offsets = torch.rand(m, generator=generator)
             chosen.append(((torch.arange(m) + offsets) * (n / m)).long().clamp(max=n - 1))
+        axes = [a[i.to(a.device)] for a, i in zip(self.axes(), chosen, strict=True)]
+        if self._values is None and self.samples.size > KEPT_VALUES:
+            gathered = self.samples[np.ix_(*(i.numpy() for i in chosen))]
+            return Batch(axes, self._converted(gathered))
         values = self.values
         for axis, index in enumerate(chosen):
             values = values.index_select(axis, index.to(values.device))
-        axes = [a[i.to(a.device)] for a, i in zip(self.axes(), chosen, strict=True)]
         return Batch(axes, values)
 
-    def loss(self, field: Field, batch: Batch) -> Tensor:
-        """Sum of squared errors over a batch; the trainer divides by the number of values.
-
-        For a field of several trained outputs it is the mean of their sums.
-        """
+    def probe(self, points: int) -> Batch:
         import torch
 
-        outputs = field.supervised(batch.axes)
-        return torch.stack([(out - batch.values).square().sum() for out in outputs]).mean()
+        if self.count <= points:
+            return self.full_batch()
+        return self.random_batch(points, torch.Generator().manual_seed(0))
 
-    @abstractmethod
+    def measure(self, field: Field) -> Measured:
+        """Errors of a field on all samples, band by band."""
+        import numpy as np
+
+        from inr.rendering import bands
+
+        exact = rounded = power = 0.0
+        for rows, values in bands(field, self.axes()):
+            clipped = values.clamp(-1, 1)
+            exact += float((clipped - self.rows(rows)).double().square().sum())
+            decoded = self.domain.to_samples(values.cpu().numpy()).astype(np.float64)
+            original = self.samples[rows].astype(np.float64)
+            rounded += float(np.square(decoded - original).sum())
+            power += float(np.square(original).sum())
+        n = self.samples.size
+        return Measured(exact / n, rounded / n, power / n)
+
     def metrics(self, field: Field) -> dict[str, float]:
-        """Quality of a field on this signal, weights frozen."""
+        """`psnr` of the decode in the signal's own type, `psnr_float` before rounding.
+
+        Both clip to the range; R is `domain.peak`, and 2 before rounding.
+        """
+        errors = self.measure(field)
+        return {
+            "psnr": psnr(errors.rounded, self.domain.peak),
+            "psnr_float": psnr(errors.exact, 2.0),
+        }
+
+    def _converted(self, samples: np.ndarray) -> Tensor:
+        import torch
+
+        return torch.from_numpy(self.domain.to_values(samples)).to(self.device)

@@ -20,14 +20,12 @@ import numpy as np
 
 from inr.errors import CorruptFile, InputError, UsageError
 from inr.limits import Limits
-from inr.metrics import bits_per_pixel, psnr
-from inr.rendering import bands
+from inr.metrics import bits_per_pixel
 from inr.signals.base import Domain, GridSignal
 
 if TYPE_CHECKING:
     import PIL.Image
 
-    from fields.base import Field
 
 MODES = {1: "grey", 2: "grey+alpha", 3: "RGB", 4: "RGBA"}
 DTYPES: dict[int, Any] = {8: np.uint8, 16: np.uint16, 32: np.float32}
@@ -157,8 +155,6 @@ class Image(GridSignal):
         Raises:
             InputError: the shape, the type or a value does not make an image.
         """
-        import torch
-
         samples = samples[..., None] if samples.ndim == 2 else samples
         if samples.ndim != 3 or samples.shape[2] not in MODES or 0 in samples.shape:
             raise InputError(f"an array of shape {samples.shape} is no image of 1 to 4 channels")
@@ -183,21 +179,7 @@ class Image(GridSignal):
         icc = icc if icc and _worth_keeping(icc, channels) else b""
         domain = ImageDomain(height, width, channels, depth, low, high, icc)
         samples = np.ascontiguousarray(samples)
-        return cls(domain, samples, torch.from_numpy(domain.to_values(samples)))
-
-    def metrics(self, field: Field) -> dict[str, float]:
-        """`psnr` of the decode in the image's own type and range, `psnr_float` before rounding.
-
-        Both clip to the range; R is 255 for 8 bits, 65,535 for 16, the data's range for floats.
-        """
-        exact = rounded = 0.0
-        for rows, values in bands(field, self.axes()):
-            clipped = values.clamp(-1, 1)
-            exact += float((clipped - self.values[rows]).double().square().sum())
-            decoded = self.domain.to_samples(values.cpu().numpy()).astype(np.float64)
-            rounded += float(np.square(decoded - self.samples[rows]).sum())
-        n = self.samples.size
-        return {"psnr": psnr(rounded / n, self.domain.peak), "psnr_float": psnr(exact / n, 2.0)}
+        return cls(domain, samples)
 
 
 def open_image(source: str | Path | bytes, limits: Limits = Limits()) -> Image:  # noqa: B008
