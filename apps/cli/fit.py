@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ from apps.cli.voice import STDIN, Voice, complain, each, number, printable
 from inr import presets
 from inr.errors import TargetNotReached, UsageError
 from inr.presets import Preset, Recipe
-from inr.signals import KINDS, kind_of
+from inr.signals import KINDS, kind_of, reading_help, reading_options
 
 if TYPE_CHECKING:
     from fields.base import Field
@@ -63,6 +63,7 @@ def run(argv: Sequence[str]) -> int:
     args = next(iter(parsed.values()))  # they differ in fields and recipes only
     targets = dict(_jobs(args))
     _check(args)
+    reading = _reading(args, kinds.values())
     chosen = {kind: _preset(its, kind) for kind, its in parsed.items()}
     set_threads(args.threads)
     if args.out_dir:
@@ -76,7 +77,7 @@ def run(argv: Sequence[str]) -> int:
 
     def work(source: str) -> int:
         kind = kinds[source]
-        opened = functools.partial(inr.open, contents[source], kind=kind)
+        opened = functools.partial(inr.open, contents[source], kind=kind, **reading[kind])
         how = functools.partial(suited, kind)
         return _fit(source, opened, targets[source], how, args, voice)
 
@@ -119,7 +120,10 @@ def parser(
     p.add_argument("--seed", type=int, default=0, help="seed of initialisation and batches")
     p.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
     p.add_argument("--max-loss-db", type=float, default=0.1, help="PSNR that coding may cost")
-    p.settings = ("steps", "seconds", "psnr", "seed", "device", "max_loss_db", "threads")
+    p.settings = (
+        *("steps", "seconds", "psnr", "seed", "device", "max_loss_db", "threads"),
+        *_add_reading_options(p),
+    )
     p.add_argument("--field.name", type=str, default=base.field, help=FIELD_HELP)
     if with_class:
         _add_hyperparameters(p, base)
@@ -127,6 +131,38 @@ def parser(
     training.add_class_arguments(Recipe, "recipe", as_group=False)
     p.set_defaults({f"recipe.{k}": v for k, v in vars(base.recipe).items()})
     return p
+
+
+def _add_reading_options(p: Parser) -> list[str]:
+    """For each kind of signal one option for each keyword of its opener; returns their names."""
+    names = []
+    for kind in KINDS:
+        options = reading_options(kind)
+        if not options:
+            continue
+        group = p.add_argument_group(f"how files of {kind} are read")
+        texts = reading_help(kind)
+        for name, hint in options.items():
+            group.add_argument(
+                f"--{kind}.{name}", type=hint | None, help=texts[name].replace("%", "%%")
+            )
+            names.append(f"{kind}.{name}")
+    return names
+
+
+def _reading(args: Namespace, kinds: Collection[str]) -> dict[str, dict[str, Any]]:
+    """By kind, how files are to be read.
+
+    Raises:
+        UsageError: an option is for a kind that no input is of.
+    """
+    reading = {}
+    for kind in KINDS:
+        values = vars(args[kind]) if kind in args else {}
+        reading[kind] = {name: value for name, value in values.items() if value is not None}
+        if reading[kind] and kind not in kinds:
+            raise UsageError(f"--{kind}.{next(iter(reading[kind]))}: no input is of {kind}")
+    return reading
 
 
 def _add_hyperparameters(p: Parser, base: Preset) -> None:

@@ -1,9 +1,17 @@
-"""Signals by kind. To add one: write one file with a Domain and a Signal, and one entry here."""
+"""Signals by kind. To add one: write one file with a Domain and a Signal, and one entry here.
+
+Keyword-only arguments of an opener say how a file is read. `inr.open(path, fps=25)` hands them on,
+and `inr fit` has an option for each, such as `--video.fps`, with its type and its line of the
+docstring; None, the default of all, leaves the choice to the opener.
+"""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
+import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -84,6 +92,7 @@ def open_signal(
     source: str | Path | bytes,
     limits: Limits = Limits(),  # noqa: B008
     kind: str | None = None,
+    **options: Any,
 ) -> Signal:
     """Open a file (or the bytes of one) as the signal that it holds.
 
@@ -91,10 +100,11 @@ def open_signal(
         source: Path, or bytes.
         limits: What it may ask for.
         kind: Kind of the signal, one of `KINDS`; if not given, what the file says.
+        options: How to read it, as the kind's opener takes it (see `reading_options`).
 
     Raises:
         InputError: the file cannot be read as any kind of signal.
-        UsageError: there is no such kind.
+        UsageError: there is no such kind, or no such option.
     """
     head = source[:4] if isinstance(source, bytes) else _head(source)[:4]
     if head == b"\x89INR":
@@ -102,8 +112,32 @@ def open_signal(
     kind = kind_of(source) if kind is None else kind
     if kind not in KINDS:
         raise UsageError(f"kind is {kind!r}: choose from {', '.join(KINDS)}")
+    known = reading_options(kind)
+    for name in options:
+        if name not in known:
+            raise UsageError(f"{name}: no option of {kind}; it has {', '.join(known) or 'none'}")
+    return _opener(kind)(source, limits, **options)
+
+
+def reading_options(kind: str) -> dict[str, Any]:
+    """The keywords by which a file of that kind is read, each with its type."""
+    opener = _opener(kind)
+    hints = typing.get_type_hints(opener)
+    parameters = inspect.signature(opener).parameters.values()
+    return {p.name: hints[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def reading_help(kind: str) -> dict[str, str]:
+    """What each of `reading_options` means, from the opener's docstring."""
+    import docstring_parser
+
+    told = docstring_parser.parse(_opener(kind).__doc__ or "").params
+    return {p.arg_name: " ".join((p.description or "").split()) for p in told}
+
+
+def _opener(kind: str) -> Callable[..., Signal]:
     entry = KINDS[kind]
-    return getattr(importlib.import_module(entry.module), entry.opener)(source, limits)
+    return getattr(importlib.import_module(entry.module), entry.opener)
 
 
 def _head(path: str | Path) -> bytes:
