@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fields.base import Field, FieldError
     from fields.baselines import Gauss, ReluPe, Rff
     from fields.chebyshev import ChebyKan, Sl2a
+    from fields.cosines import Cosines
     from fields.doh import Doh, Pranc
     from fields.finer import Finer, FinerGauss, FinerWavelet
     from fields.finr import Finr
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
     from fields.spder import Spder
     from fields.tanh import Tanh
     from fields.wavelet import Wavelet, Wire
+    from fields.windows import Windows
 
 __all__ = [
     "Bacon",
     "ChebyKan",
+    "Cosines",
     "Doh",
     "Field",
     "FieldError",
@@ -50,6 +53,7 @@ __all__ = [
     "Spder",
     "Tanh",
     "Wavelet",
+    "Windows",
     "Wire",
     "create",
     "field_class",

@@ -36,25 +36,42 @@ class FieldError(ValueError):
     """A field cannot be built or used as asked; the message names the hyperparameter."""
 
 
-@dataclass(frozen=True)
 class SignalStatistics:
     """What a field may know of a signal before it is fitted.
 
     Args:
-        samples: The signal on its full lattice, shape (*shape, channels), in [-1, 1].
+        samples: The signal on its full lattice, shape (*shape, channels), in [-1, 1]; or a function
+            that makes the part of it at a slice per axis, for a signal too large to lie about in
+            floats, whose `size` is then given.
+        size: Shape (*shape, channels).
     """
 
-    samples: Tensor
+    def __init__(
+        self,
+        samples: Tensor | Callable[[tuple[slice, ...]], Tensor],
+        size: Sequence[int] | None = None,
+    ) -> None:
+        self._samples = samples
+        self.size = tuple(samples.shape if isinstance(samples, Tensor) else size or ())
+
+    @property
+    def samples(self) -> Tensor:
+        """All of it at once; of a large signal, a field should rather look at parts."""
+        return self.part((slice(None),) * (len(self.size) - 1))
+
+    def part(self, place: tuple[slice, ...]) -> Tensor:
+        """The samples at a slice per axis, which may have a step."""
+        return self._samples[place] if isinstance(self._samples, Tensor) else self._samples(place)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Samples per axis."""
-        return tuple(self.samples.shape[:-1])
+        return self.size[:-1]
 
     @property
     def channels(self) -> int:
         """Values per sample."""
-        return int(self.samples.shape[-1])
+        return int(self.size[-1])
 
 
 @dataclass(frozen=True)
@@ -174,6 +191,11 @@ class Field(nn.Module, ABC):
     def suggest(cls, shape: Sequence[int]) -> dict[str, Any]:
         """Hyperparameters that a signal of `shape` samples calls for, where the user gave none."""
         return {}
+
+    @classmethod
+    def complete(cls, shape: Sequence[int], given: Mapping[str, Any]) -> dict[str, Any]:
+        """What was given, and what the shape of a signal calls for besides."""
+        return cls.suggest(shape) | dict(given)
 
     def settle(self, name: str, value: Any) -> None:
         """Record the value of a hyperparameter that the field itself has chosen."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fields import base as contract
+from fields import decompositions as svd
 from fields.base import (
     Field,
     FieldError,
@@ -33,6 +34,7 @@ from fields.base import (
     whole,
 )
 from fields.compose import NO_OPTIONS, build, options_each, record, stored_in
+from fields.cosines import Cosines
 from fields.grid import Grid, centres
 
 MAX_AXES = 5
@@ -40,6 +42,22 @@ MAX_RANK = 1 << 16
 MAX_HEADS = 1 << 20
 MAX_CORE = 1 << 24
 """Numbers in Tucker's core: the product of its ranks and of the channels."""
+
+CORE_SHARE = 0.2
+"""Numbers in a Tucker's core per sample of a signal, where no ranks are given."""
+
+LARGEST_CORE = 1 << 22
+
+LARGEST_MIDDLE = 1 << 23
+"""Numbers of a TT's network between its first and its last, where a PSNR chooses the ranks."""
+
+LARGEST_REST = 1 << 26
+"""Numbers of the array that a TT-SVD leaves of a signal behind its first axis."""
+
+MIN_UNITS = 8
+
+LINE_NUMBERS = 1 << 23
+"""A spectrum is the mean of lines with no more numbers than so many."""
 
 SMALLEST = 1e-3
 """Directions of a network's hidden layers weaker than this, relative to the strongest, count as
@@ -87,6 +105,10 @@ class Finr(Field):
             better: on the photograph camera at 256 x 256, CP of rank 64, 150 steps at a rate of
             1e-3, level 0.1 against 1 gives 27.2 against 23.6 dB with one sine layer per axis,
             24.8 against 21.1 dB with three, 19.8 against 17.0 dB with ReLU behind 10 octaves.
+        start_psnr: Above 0, for init "svd" with shared channels: PSNR in dB (values in [-1, 1])
+            that the start has. Ranks are then chosen for it, as far as the networks span the signal
+            and a Tucker's core keeps within 2^22 numbers, a TT's networks within 2^23; `rank`
+            stands until the signal is known.
 
     Raises:
         FieldError: a hyperparameter is out of range, also one of a network's own.
@@ -109,6 +131,7 @@ class Finr(Field):
         highest: int = 49,
         init: Literal["balanced", "svd"] = "balanced",
         level: float = 1.0,
+        start_psnr: float = 0.0,
     ) -> None:
         super().__init__(in_features, out_features)
         d = whole("in_features", in_features, 1, MAX_AXES)
@@ -127,6 +150,11 @@ class Finr(Field):
             raise FieldError("init is 'svd': a CP has none; give decomposition tt or tucker")
 
         self.level = positive("level", level, 1e6)
+        self.start_psnr = 0.0 if start_psnr == 0 else positive("start_psnr", start_psnr, 300.0)
+        if self.start_psnr and (init, channel_factors) != ("svd", "shared"):
+            raise FieldError(
+                f"start_psnr is {start_psnr!r}: it is for init svd with shared channel_factors"
+            )
 
         names = one_each("base", base, d)
         options = options_each("base_options", base_options, d)
@@ -352,57 +380,134 @@ class Finr(Field):
         Raises:
             FieldError: the signal is not of this field's axes and channels.
         """
-        samples = statistics.samples
-        if (samples.ndim - 1, samples.shape[-1]) != (self.in_features, self.out_features):
+        axes, channels = len(statistics.shape), statistics.channels
+        if (axes, channels) != (self.in_features, self.out_features):
             raise FieldError(
-                f"the signal has shape {tuple(samples.shape)}: expected {self.in_features} axes "
+                f"the signal has shape {statistics.size}: expected {self.in_features} axes "
                 f"and {self.out_features} channels"
             )
         for axis, network in enumerate(self.networks):
-            if self._octaves or isinstance(network, Grid):
+            if self._octaves or isinstance(network, Cosines | Grid):
                 continue
-            n, channels = samples.shape[axis], samples.shape[-1]
-            lines = samples.movedim(axis, -2).reshape(-1, n, channels)
+            n = statistics.shape[axis]
+            lines = _some_lines(statistics, axis)
             spectrum = torch.fft.rfft(lines.double(), dim=1).abs().mean(0)
             line = torch.fft.irfft(spectrum, n=n, dim=0)
-            network.adapt(SignalStatistics(line.to(samples)))
+            network.adapt(SignalStatistics(line.to(lines)))
         record(self, "base", self.networks)
         self._balance()
         if self.init == "svd":
-            self._decompose(samples)
+            spans = [_Span(self, axis, n) for axis, n in enumerate(statistics.shape)]
+            if self.decomposition == "tt":
+                self._start_tt(statistics, spans)
+            else:
+                self._start_tucker(statistics, spans)
 
-    def _decompose(self, samples: Float[Tensor, "*shape c"]) -> None:
-        """Set the last layers, and Tucker's core, to the signal's truncated decomposition.
+    def _start_tt(self, statistics: SignalStatistics, spans: list[_Span]) -> None:
+        """Set the last layers to the signal's truncated TT-SVD, within what the hidden layers span.
 
-        The signal is projected on what the hidden layers span along each axis, and the small
-        array of its coefficients is decomposed.
+        The signal is looked at part by part, down to an array with a rank in place of its first
+        axis.
         """
-        bases = [_Span(self, axis, n) for axis, n in enumerate(samples.shape[:-1])]
-        small = samples.to(next(self.parameters()))
-        for axis, span in enumerate(bases):
-            small = torch.tensordot(small, span.basis, dims=([axis], [0])).movedim(-1, axis)
-        # (..., channels) -> for each group of channels an array whose last axis is its channels
-        groups = small.unflatten(-1, (self._groups, self._channels)).movedim(-2, 0)
-        parts = [
-            _tt_svd(group, self.ranks) if self.decomposition == "tt" else _hosvd(group, self.ranks)
-            for group in groups
-        ]
-        for axis, span in enumerate(bases):
+        bases = [span.basis for span in spans]
+        sizes = [basis.shape[1] for basis in bases]
+        allowed = self._allowed(statistics) / max(1, len(sizes) - 1)
+        # neither that array nor a network in the middle above its bound
+        rest = LARGEST_REST // (math.prod(sizes[1:]) * self._channels)
+        first = min(rest, math.isqrt(LARGEST_MIDDLE // max([1, *sizes[1:-1]])))
+        found = list(self.ranks)
+
+        def rank_of(i: int, energies: list[float]) -> int:
+            if self.start_psnr:
+                most = first if i == 0 else LARGEST_MIDDLE // (sizes[i] * found[i - 1])
+                found[i] = svd.rank_within(energies, allowed, max(1, most))
+            return found[i]
+
+        parts = [svd.tensor_train(statistics, bases, rank_of, group) for group in self._slices()]
+        if self.start_psnr:
+            self._take_ranks(found)
+        for axis, span in enumerate(spans):
             # coefficients in the orthonormal basis: (span, groups x heads)
-            heads = torch.stack([factors[axis] for factors in parts], 1).flatten(1)
-            span.set(
-                heads * math.sqrt(len(span.basis)) if self.decomposition == "tucker" else heads
-            )
+            span.set(torch.stack([cores[axis] for cores in parts], 1).flatten(1))
+
+    def _start_tucker(self, statistics: SignalStatistics, spans: list[_Span]) -> None:
+        """Set the last layers and the core to the signal's truncated HOSVD, part by part.
+
+        Directions are those within what the hidden layers span along each axis.
+        """
+        bases = [span.basis for span in spans]
+        parts = [
+            [svd.factor(statistics, bases, axis, group) for axis in range(len(bases))]
+            for group in self._slices()
+        ]
+        if self.start_psnr:
+            energies = [factor.energies for factor in parts[0]]
+            most = LARGEST_CORE // self.out_features
+            found = svd.fewest_ranks(energies, self._allowed(statistics), most)
+            self._take_ranks(found)
+        for axis, span in enumerate(spans):
+            heads = torch.stack([own[axis].heads(self.ranks[axis]) for own in parts], 1)
+            # of mean square 1, as a fit without a signal starts
+            span.set(heads.flatten(1) * math.sqrt(len(span.basis)))
+        cores = []
+        for group, own in zip(self._slices(), parts, strict=True):
+            columns = [f.columns(r) for f, r in zip(own, self.ranks, strict=True)]
+            small = svd.core(statistics, columns, group).movedim(-1, 0)
+            # what is beyond the rank of a span is 0
+            lengths = zip(reversed(self.ranks), reversed(small.shape[1:]), strict=True)
+            cores.append(nn.functional.pad(small, [n for r, k in lengths for n in (0, r - k)]))
+        self.core.copy_(torch.cat(cores) / math.prod(statistics.shape) ** 0.5)
+
+    def _slices(self) -> list[slice]:
+        """The channels of each group."""
+        k = self._channels
+        return [slice(i * k, (i + 1) * k) for i in range(self._groups)]
+
+    def _allowed(self, statistics: SignalStatistics) -> float:
+        """The squared error of all samples at `start_psnr`."""
+        return math.prod(statistics.size) * 4 * 10 ** (-self.start_psnr / 10)
+
+    def _take_ranks(self, ranks: list[int]) -> None:
+        """Take other ranks: last layers and a core of other sizes, yet to be filled."""
+        self.ranks = tuple(ranks)
+        self._shapes = self._factor_shapes()
+        for network, shape in zip(self.networks, self._shapes, strict=True):
+            out = _last_map(network)
+            network.out_features = out.out_features = math.prod(shape)
+            out.weight = nn.Parameter(out.weight.new_zeros(out.out_features, out.in_features))
+            out.bias = nn.Parameter(out.bias.new_zeros(out.out_features))
         if self.decomposition == "tucker":
-            # heads of mean square 1, as a fit without a signal starts
-            size = math.prod(samples.shape[:-1]) ** 0.5
-            cores = torch.stack([factors[-1].movedim(-1, 0) for factors in parts])
-            self.core.copy_(cores.flatten(0, 1) / size)
+            self.core = nn.Parameter(self.core.new_zeros(self.out_features, *ranks))
+        self.settle("rank", ranks)
 
     @classmethod
     def suggest(cls, shape: Sequence[int]) -> dict[str, Any]:
         """No rank above that which any array of the shape has."""
         return {"rank": min(128, math.prod(shape) // max(shape))}
+
+    @classmethod
+    def complete(cls, shape: Sequence[int], given: Mapping[str, Any]) -> dict[str, Any]:
+        """For a start as the signal's SVD, also networks and ranks for its shape.
+
+        One sine layer per axis of n samples has 3/2 n units and an omega of 3/2 n, which is 0.95 of
+        Nyquist's (pi/2 per sample): on a CT and an MR volume at ranks of 96 this is within 0.2 dB
+        of what any networks could give, and half the units or less omega cost 1 to 10 dB. A
+        Tucker's core gets `CORE_SHARE` of the number of samples, up to `LARGEST_CORE`. Cosines have
+        as many terms as an axis has samples, 1,024 at most.
+        """
+        whole_set = super().complete(shape, given)
+        options = given.get("base_options", NO_OPTIONS)
+        base = given.get("base", "siren")
+        if given.get("init") != "svd" or base not in ("cosines", "siren"):
+            return whole_set
+        if isinstance(options, dict):
+            suited = _suited_cosines if base == "cosines" else _suited_sines
+            whole_set["base_options"] = [suited(n) | options for n in shape]
+        if "rank" not in given and given.get("start_psnr"):
+            whole_set["rank"] = 1  # until the signal is known
+        elif "rank" not in given and given.get("decomposition") == "tucker":
+            whole_set["rank"] = _tucker_ranks(shape)
+        return whole_set
 
     def output_parameters(self) -> list[nn.Parameter]:
         return self.networks[-1].output_parameters()
@@ -464,60 +569,38 @@ def _last_map(network: Field) -> nn.Linear:
     raise FieldError("its last layer is not one linear map, which init 'svd' needs")
 
 
-def _leading(matrix: Float[Tensor, "m n"], rank: int) -> tuple[Tensor, Tensor]:
-    """Factors of a matrix's best approximation of a rank, shapes (m, rank) and (rank, n).
-
-    Beyond the matrix's own rank the left factor is random, so that the rest may grow from 0.
-    """
-    wide = matrix.double()
-    by_rows = len(matrix) <= matrix.shape[1]
-    gram = wide @ wide.T if by_rows else wide.T @ wide
-    vectors = torch.linalg.eigh(gram).eigenvectors.flip(1)[:, :rank]
-    left, right = (vectors, vectors.T @ wide) if by_rows else (wide @ vectors, vectors.T)
-    missing = rank - vectors.shape[1]
-    if missing:
-        size = left.square().mean().sqrt()
-        left = torch.cat([left, size * torch.randn(len(left), missing).to(left)], dim=1)
-        right = torch.cat([right, right.new_zeros(missing, right.shape[1])])
-    return left.to(matrix), right.to(matrix)
+def _some_lines(statistics: SignalStatistics, axis: int) -> Float[Tensor, "lines n c"]:
+    """Lines along an axis: all of them, or of a large signal some, evenly spread."""
+    others = len(statistics.shape) - 1
+    excess = math.prod(statistics.size) / LINE_NUMBERS
+    step = max(1, math.ceil(excess ** (1 / max(1, others))))
+    place = [slice(None, None, step)] * (others + 1)
+    place[axis] = slice(None)
+    lines = statistics.part(tuple(place)).movedim(axis, -2)
+    return lines.reshape(-1, *lines.shape[-2:])
 
 
-def _tt_svd(array: Float[Tensor, "*shape k"], ranks: Sequence[int]) -> list[Tensor]:
-    """Cores of an array's TT-SVD, each of shape (n, R_{i-1}, R_i), the last one (n, R_{d-1}, k).
-
-    Neighbours are scaled so that each rank index has the same norm on both of its sides.
-    """
-    cores, rest = [], array[None]
-    for rank in ranks:
-        before, n = rest.shape[:2]
-        left, right = _leading(rest.flatten(2).flatten(0, 1), rank)
-        cores.append(left.view(before, n, rank))
-        rest = right.view(rank, *rest.shape[2:])
-    cores.append(rest)
-    for _ in range(4):
-        for i in range(len(ranks)):
-            norms = cores[i].norm(dim=(0, 1)), cores[i + 1].flatten(1).norm(dim=1)
-            ratio = (norms[1] / norms[0].clamp(min=1e-12)).sqrt()
-            ratio = ratio.where(ratio > 0, torch.ones_like(ratio))
-            cores[i] = cores[i] * ratio
-            cores[i + 1] = cores[i + 1] / ratio[:, None, None]
-    return [core.movedim(1, 0) for core in cores]
+def _suited_sines(n: int) -> dict[str, Any]:
+    """Hyperparameters of a sine layer for an axis of n samples."""
+    units = max(MIN_UNITS, round(1.5 * n))
+    return {"hidden_features": units, "hidden_layers": 0, "first_omega": float(units)}
 
 
-def _hosvd(array: Float[Tensor, "*shape k"], ranks: Sequence[int]) -> list[Tensor]:
-    """Factors of an array's HOSVD, shapes (n, R_i), then its core, (R_1, ..., R_d, k)."""
-    factors, core = [], array
-    for axis, rank in enumerate(ranks):
-        lines = array.movedim(axis, 0).flatten(1)
-        left, _ = _leading(lines, rank)
-        known = min(rank, *lines.shape)
-        # orthonormal, also where `_leading` found the rows' side; what is beyond the rank is not
-        left = torch.cat([torch.linalg.qr(left[:, :known])[0], left[:, known:]], dim=1)
-        factors.append(left)
-        part = torch.tensordot(core, left[:, :known], dims=([axis], [0])).movedim(-1, axis)
-        missing = part.new_zeros(*part.shape[:axis], rank - known, *part.shape[axis + 1 :])
-        core = torch.cat([part, missing], dim=axis)
-    return [*factors, core]
+def _suited_cosines(n: int) -> dict[str, Any]:
+    """Those of a cosine series."""
+    return Cosines.suggest([n])
+
+
+def _tucker_ranks(shape: Sequence[int]) -> list[int]:
+    """Equal ranks, as far as the axes have them, for a core of a share of the samples."""
+    room = min(LARGEST_CORE, CORE_SHARE * math.prod(shape))
+    ranks = list(shape)
+    for left, axis in zip(
+        range(len(shape), 0, -1), sorted(range(len(shape)), key=shape.__getitem__), strict=True
+    ):
+        ranks[axis] = max(1, min(shape[axis], round(room ** (1 / left))))
+        room = max(1.0, room / ranks[axis])
+    return ranks
 
 
 def _ranks(decomposition: str, rank: Any, d: int) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FIELDS: dict[str, tuple[str, str]] = {
     "bacon": ("fields.mfn:Bacon", "band-limited multiplicative network (Lindell et al. 2022)"),
     "chebykan": ("fields.chebyshev:ChebyKan", "Chebyshev Kolmogorov-Arnold net (SS et al. 2024)"),
+    "cosines": ("fields.cosines:Cosines", "cosine series, a base for finr (Ahmed et al. 1974)"),
     "doh": ("fields.doh:Doh", "weights from a latent code by projections (Gordon et al. 2024)"),
     "finer": ("fields.finer:Finer", "sines of variable period (Liu et al. 2024)"),
     "finer-gauss": ("fields.finer:FinerGauss", "Gaussians of variable period (FINER++)"),
@@ -38,6 +39,7 @@ FIELDS: dict[str, tuple[str, str]] = {
         "fields.wavelet:Wavelet",
         "low-pass and band-pass wavelets (Roddenberry et al. 2024)",
     ),
+    "windows": ("fields.windows:Windows", "small networks side by side along an axis, blended"),
     "wire": ("fields.wavelet:Wire", "complex Gabor wavelets (Saragadam et al. 2023)"),
 }
 

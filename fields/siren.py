@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fields import winner
+from fields import spectrum, winner
 from fields.base import (
     Field,
     FieldError,
@@ -51,7 +51,12 @@ class SineNetwork(Field):
 
     Weights are SIREN's: U(-1/d, 1/d) in the first layer, U(-sqrt(6/n)/omega, sqrt(6/n)/omega) in
     all others, the linear output included. `Siren` documents the arguments.
+
+    Attributes:
+        inits: What `init` may be.
     """
+
+    inits: ClassVar[tuple[str, ...]] = ("siren", "winner")
 
     def __init__(
         self,
@@ -76,7 +81,7 @@ class SineNetwork(Field):
         given = one_each("hidden_omega", hidden_omega, max(depth, 1))
         omegas = [positive("hidden_omega", omega, 1e6) for omega in given]
         one_of("bias_init", bias_init, ("official", "clean"))
-        self.init = one_of("init", init, ("siren", "winner"))
+        self.init = one_of("init", init, self.inits)
         self.winner_form = one_of("winner_form", winner_form, tuple(winner.LAWS))
         self.noise = (
             within("first_noise", first_noise, 0.0, 1e6),
@@ -119,10 +124,20 @@ class SineNetwork(Field):
         return self.out(x)
 
     def adapt(self, statistics: SignalStatistics) -> None:
-        """With init "winner", add the noise that the hyperparameters or the signal call for."""
+        """With init "winner" or "spectrum", start as the signal calls for."""
         if self.init == "winner":
             given = self.noise if any(self.noise) else None
             self.add_noise(*(given or winner.noise_scales(statistics, self.winner_form)))
+        elif self.init == "spectrum":
+            self._take_frequencies(statistics)
+
+    @torch.no_grad()
+    def _take_frequencies(self, statistics: SignalStatistics) -> None:
+        """Start the first layer at frequencies of the signal; a constant one leaves it as it is."""
+        first = self.layers[0]
+        frequencies = spectrum.draw_frequencies(statistics, first.linear.out_features)
+        if frequencies is not None:
+            first.linear.weight.copy_(frequencies / first.omega)
 
     @torch.no_grad()
     def add_noise(self, first: float, second: float) -> None:
@@ -151,7 +166,8 @@ class Siren(SineNetwork):
     Weights are drawn as in the authors' code (the paper's first-layer bound carries a square root
     that its authors retracted): U(-1/d, 1/d) in the first layer, U(-sqrt(6/n)/omega,
     sqrt(6/n)/omega) in all others, the linear output included. `init` "winner" then adds noise to
-    the first two layers, as the signal's spectrum calls for (see `fields.winner`).
+    the first two layers, as the signal's spectrum calls for (see `fields.winner`); "spectrum",
+    ours, draws the first layer's frequencies from that spectrum (see `fields.spectrum`).
 
     Args:
         in_features: Coordinates per point, d.
@@ -167,7 +183,8 @@ class Siren(SineNetwork):
             code does; "clean" draws each bias from the bound of its layer's weights, so that
             depth does not flatten the signal. With four sines fits are alike: 35.8 and 35.9 dB
             after 500 steps on a photograph of 256 x 256, mean of two seeds.
-        init: "siren", or "winner" for noise on the first two layers.
+        init: "siren"; "winner" for noise on the first two layers; "spectrum" for a first layer of
+            the signal's own frequencies, whatever first_omega is.
         winner_form: Which law turns the signal's spectrum into noise scales: the "paper" or the
             released "code".
         first_noise: WINNER's s_0, instead of what the signal calls for, in radians per half
@@ -179,6 +196,7 @@ class Siren(SineNetwork):
     """
 
     smoothness = math.inf
+    inits = ("siren", "winner", "spectrum")
 
     def __init__(
         self,
@@ -190,7 +208,7 @@ class Siren(SineNetwork):
         first_omega: float = 30.0,
         hidden_omega: float | list[float] = 30.0,
         bias_init: Literal["official", "clean"] = "official",
-        init: Literal["siren", "winner"] = "siren",
+        init: Literal["siren", "winner", "spectrum"] = "siren",
         winner_form: Literal["paper", "code"] = "paper",
         first_noise: float = 0.0,
         second_noise: float = 0.0,

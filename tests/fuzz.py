@@ -73,6 +73,7 @@ def seeds() -> list[bytes]:
             | {"base_options": [small, {"resolution": 8, "levels": 2}]},
         ),
         ("multistage", {"stages": 2, "base_options": {"hidden_features": 8}}),
+        ("windows", {"count": 3, "base_options": small}),
         (
             "multistage",
             {"stages": 2, "base": ["doh", "finr"]}

@@ -59,6 +59,14 @@ def main() -> None:
         ),
         "pranc-grey8": (camera, Preset("pranc", coded, Recipe(lr=0.01))),
         "siren-rgb8": (coffee, siren),
+        "windows-grey8": (
+            camera,
+            Preset(
+                "windows",
+                {"count": 4, "base_options": small | {"init": "spectrum"}},
+                Recipe(lr=2e-3),
+            ),
+        ),
         "grid-grey8": (camera, "grid"),
         "grid-hashed-grey8": (camera, hashed),
         "grid-rgba16": (deep, "grid"),

@@ -42,6 +42,7 @@ SMALL = {
         "latents": 40,
         "scales": [-14, -10, -54, -24, -54, -24, -54, -24],
     },
+    "cosines": {"terms": 12},
     "siren": {"hidden_features": 24, "hidden_layers": 2},
     "finer": {"hidden_features": 24, "hidden_layers": 2},
     "finer-gauss": {"hidden_features": 24, "hidden_layers": 2},
@@ -55,6 +56,7 @@ SMALL = {
     "multistage": {"stages": 2, "base_options": {"hidden_features": 16}},
     "tanh": {"hidden_features": 24},
     "wavelet": {"atoms": 24, "hidden_features": 10, "low_features": 8, "octaves": 3},
+    "windows": {"count": 3, "base_options": {"hidden_features": 12, "hidden_layers": 1}},
     "wire": {"hidden_features": 24, "hidden_layers": 1},
 }
 BAD = {
@@ -121,6 +123,7 @@ BAD = {
         {"seed": 1 << 63},
         {"scales": [0]},
     ],
+    "cosines": [{"terms": 1}, {"terms": 1 << 14}],
     "siren": [
         {"hidden_features": 0},
         {"hidden_layers": -1},
@@ -169,6 +172,7 @@ BAD = {
         {"highest": -50},
         {"init": "svd"},
         {"level": 0.0},
+        {"start_psnr": 30.0},
     ],
     "grid": [
         {"resolution": 0},
@@ -233,6 +237,16 @@ BAD = {
         {"frequency": 0.5},
         {"degree": 0},
         {"octaves": 17},
+    ],
+    "windows": [
+        {"count": 0},
+        {"count": (1 << 16) + 1},
+        {"overlap": 0.0},
+        {"overlap": 1.01},
+        {"base": "sirne"},
+        {"base": "windows"},
+        {"base": "doh", "base_options": {"latents": 40}},
+        {"base": "siren", "base_options": {"hidden_features": 0}},
     ],
     "wire": [
         {"hidden_features": 1},

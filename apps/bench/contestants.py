@@ -136,11 +136,18 @@ def _multistage(size: float, shape: tuple[int, ...]) -> Hyperparameters:
     return {"base_options": {"hidden_features": part(180, size)}}
 
 
+def _windows(size: float, shape: tuple[int, ...]) -> Hyperparameters:
+    return {"base_options": {"hidden_features": part(128, size), "init": "spectrum"}}
+
+
 WIRE_IMAGES = {"hidden_layers": 3, "first_omega": 20.0, "hidden_omega": 20.0, "scale": 30.0}
 """What the authors recommend for images; the field's default is their setting for tomography."""
 
 WIRE_SOLIDS = {"first_omega": 10.0, "hidden_omega": 10.0, "scale": 40.0}
 """WIRE's setting for occupancy."""
+
+FACTORS = ("cosines",)
+"""Fields that are of use only as parts of others: they take part in those."""
 
 CONTESTANTS = (
     Contestant(
@@ -193,6 +200,8 @@ CONTESTANTS = (
         {"stages": 2, "base": "siren", "crossings": 0.05},
         dial=_multistage,
     ),
+    Contestant("siren-spectrum", "siren", 5e-4, {"init": "spectrum"}),
+    Contestant("windows", "windows", 5e-4, {"count": 4}, dial=_windows),
 )
 """Rates are the authors' for whole-signal steps where they have one: FINER's study of five methods,
 else each method's own; D'OH and PRANC, whose image code is not public, have ours. On sounds, SIREN

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from inr.errors import InputError, UsageError
+from inr.errors import InputError
 from inr.signals.base import Domain, GridSignal
 
 if TYPE_CHECKING:
@@ -142,22 +142,16 @@ def _shape(source: Source) -> GridSignal:
     n = source.size
     if source.path == BUILT_IN["shape"]:
         return Occupancy.from_array(knot(lattice(n)).reshape(n, n, n))
-    try:
-        import igl
-    except ImportError:
-        raise UsageError("a mesh needs libigl: pip install 'inr-studio[mesh]'") from None
-    try:
-        vertices, faces = igl.read_triangle_mesh(source.path)
-    except Exception as error:  # libigl raises plain RuntimeError
-        raise InputError(f"{source.path}: cannot be read as a mesh ({error})") from None
-    if not len(faces):
+    from inr.meshes import Mesh, read_mesh
+    from inr.solid import Solid
+
+    mesh = read_mesh(source.path)
+    if not isinstance(mesh, Mesh):
         raise InputError(f"{source.path}: holds no triangles")
-    middle = (vertices.max(0) + vertices.min(0)) / 2
-    half = np.ptp(vertices, axis=0).max() / 2 * 1.1
-    winding = igl.fast_winding_number(
-        np.ascontiguousarray((vertices - middle) / half), faces, lattice(n)
-    )
-    return Occupancy.from_array((winding > 0.5).reshape(n, n, n))
+    solid = Solid(mesh)
+    middle = (solid.high + solid.low) / 2
+    half = (solid.high - solid.low).max() / 2 * 1.1
+    return Occupancy.from_array(solid.inside(lattice(n) * half + middle).reshape(n, n, n))
 
 
 def lattice(n: int) -> np.ndarray:

@@ -56,8 +56,8 @@ def encode(
 
     Args:
         field: The field; it stays as it is.
-        signal: What it was fitted to. Without it the quantised field is held to 60 dB of the
-            unquantised one.
+        signal: What it was fitted to. Without it, and where it is not the signal itself (see
+            `Signal.complete`), the quantised field is held to 60 dB of the unquantised one.
         max_loss_db: PSNR that quantisation may cost.
         target_psnr: A quality that suffices: a field above it may be quantised down to it.
         rounding: Index of each stored row's quantisation step, where the fit has settled them
@@ -72,6 +72,8 @@ def encode(
 
     if field.domain is None:
         raise UsageError("this field has no domain: fit it to a signal first")
+    if signal is not None and not signal.complete:
+        signal = None
     name = registry.name_of(field)
     stored = field.stored_parameters()
     if not all(bool(torch.isfinite(s.tensor).all()) for s in stored):

@@ -10,6 +10,7 @@ Models, by their first byte:
     1  geometric   P(0) and a decay: three bytes, for rows of few symbols
     2  buckets     one byte for each magnitude class present, for rows of many
     3  verbatim    the row's float64 numbers as they are, where no step is fine enough
+    4  wide        two parts of each symbol, for rows of large numbers under a fine step
 """
 
 from __future__ import annotations
@@ -33,8 +34,14 @@ CEILING = TOTAL - (1 << 16)
 """No symbol is more likely than this: each costs at least 1/178 bit, which bounds what a small
 file can claim to hold."""
 
-MAX_MAGNITUDE = (1 << 15) - 1
-ZEROS, GEOMETRIC, BUCKETS, VERBATIM = 0, 1, 2, 3
+TABLE_MAGNITUDE = (1 << 15) - 1
+"""Largest magnitude in one table of frequencies."""
+
+LOW_BITS = 9
+MAX_MAGNITUDE = TABLE_MAGNITUDE << LOW_BITS
+"""Largest of all: float32 has it exactly."""
+
+ZEROS, GEOMETRIC, BUCKETS, VERBATIM, WIDE = 0, 1, 2, 3, 4
 UNCODED = (ZEROS, VERBATIM)
 
 
@@ -60,9 +67,15 @@ def encode_rows(rows: Sequence[Row]) -> bytes:
     for row in rows:
         model = best_model(row.symbols)
         side += varint(len(row.symbols)) + bytes([row.step]) + model
-        if model[0] not in UNCODED:
-            offset = np.int32(len(frequencies(model)) // 2)
-            coder.encode(row.symbols.astype(np.int32) + offset, _categorical(model))
+        if model[0] in UNCODED:
+            continue
+        symbols, low = row.symbols.astype(np.int32), _low_bits(model)
+        if low:
+            symbols, parts = symbols >> low, symbols & ((1 << low) - 1)
+        offset = np.int32(len(frequencies(model)) // 2)
+        coder.encode(symbols + offset, _categorical(model))
+        if low:
+            coder.encode(parts, _uniform(low))
     words = coder.get_compressed().astype("<u4").tobytes()
     return bytes(side) + words
 
@@ -107,12 +120,14 @@ def _decode(plan: Sequence[tuple[int, int, bytes]], words: np.ndarray) -> list[R
         if model[0] == ZEROS or not size:
             rows.append(Row(step, np.zeros(size, np.int32)))
             continue
-        offset = np.int32(len(frequencies(model)) // 2)
+        offset, low = np.int32(len(frequencies(model)) // 2), _low_bits(model)
         try:
-            symbols = decoder.decode(_categorical(model), size)
+            symbols = decoder.decode(_categorical(model), size) - offset
+            if low:
+                symbols = (symbols << low) + decoder.decode(_uniform(low), size)
         except AssertionError:  # what constriction raises on impossible data
             raise CorruptFile("holds parameters that cannot be decoded") from None
-        rows.append(Row(step, symbols - offset))
+        rows.append(Row(step, symbols))
     return rows
 
 
@@ -123,9 +138,12 @@ def _decode(plan: Sequence[tuple[int, int, bytes]], words: np.ndarray) -> list[R
 def frequencies(model: bytes) -> np.ndarray:
     """Integer frequencies of -K..K under a model, each at least 1, their sum exactly 2^24.
 
+    Those of a wide model are of its symbols' upper parts.
+
     Raises:
         CorruptFile: the model's bytes make no table.
     """
+    model = model[2:] if model[0] == WIDE else model
     weights, sizes = _geometric(model) if model[0] == GEOMETRIC else _buckets(model)
     symbols = 2 * sum(sizes) - 1
     scale = 2 * sum(w * n for w, n in zip(weights, sizes, strict=True)) - weights[0]
@@ -153,6 +171,11 @@ def best_model(symbols: np.ndarray) -> bytes:
     largest = int(magnitude.max(initial=0))
     if largest == 0:
         return bytes([ZEROS])
+    low = max(0, largest.bit_length() - TABLE_MAGNITUDE.bit_length())
+    if low:  # upper parts are rounded down: the least of them may be one more in magnitude
+        low += -(-largest >> low) > TABLE_MAGNITUDE
+        upper = np.abs(symbols.astype(np.int64) >> low)
+        return bytes([WIDE, low]) + _bucket_model(np.bincount(upper))
     counts = np.bincount(magnitude)
     candidates = [_bucket_model(counts)]
     if largest <= 255:
@@ -193,7 +216,7 @@ def _geometric(model: bytes) -> tuple[list[int], list[int]]:
 def bucket_edges() -> tuple[int, ...]:
     """First magnitude of each class: 0..7 singly, then four classes to the octave up to 2^15."""
     octaves = [range(1 << k, 2 << k, 1 << (k - 2)) for k in range(3, 15)]
-    return (*range(8), *itertools.chain.from_iterable(octaves), MAX_MAGNITUDE + 1)
+    return (*range(8), *itertools.chain.from_iterable(octaves), TABLE_MAGNITUDE + 1)
 
 
 def _bucket_model(counts: np.ndarray) -> bytes:
@@ -222,6 +245,12 @@ _EIGHTHS = (1048576, 1143480, 1246974, 1359835, 1482910, 1617125, 1763488, 19230
 def _read_model(body: bytes, at: int, size: int) -> bytes:
     kind = body[at] if at < len(body) else -1
     length = {ZEROS: 1, GEOMETRIC: 4, VERBATIM: 1 + 8 * size}.get(kind, 0)
+    if kind == WIDE:
+        low = body[at + 1] if at + 1 < len(body) else 0
+        upper = _read_model(body, at + 2, size)
+        if not 1 <= low <= LOW_BITS or upper[0] != BUCKETS:
+            raise CorruptFile("holds a malformed entropy model of wide symbols")
+        return body[at : at + 2] + upper
     if kind == BUCKETS and at + 1 < len(body):
         used = body[at + 1]
         if not 2 <= used <= len(bucket_edges()) - 1:
@@ -233,6 +262,20 @@ def _read_model(body: bytes, at: int, size: int) -> bytes:
     if kind == GEOMETRIC and model[3] == 0:
         raise CorruptFile("holds an empty entropy model")
     return model
+
+
+def _low_bits(model: bytes) -> int:
+    """Bits of the lower part of each symbol, coded after the upper parts of all the row."""
+    return model[1] if model[0] == WIDE else 0
+
+
+@functools.lru_cache(maxsize=LOW_BITS)
+def _uniform(bits: int) -> Any:
+    """All of 0..2^bits - 1 alike."""
+    from constriction import stream
+
+    weights = np.full(1 << bits, (TOTAL >> bits) - 1, np.float64)
+    return stream.model.Categorical(weights, perfect=False)
 
 
 @functools.lru_cache(maxsize=16)

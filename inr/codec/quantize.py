@@ -21,6 +21,16 @@ from inr.codec.entropy import MAX_MAGNITUDE, Row
 from inr.metrics import largest
 
 STEP_BIAS = 192
+
+FAR = 3.0
+"""Growth of the error by a trial step beyond which it tells little of small steps."""
+
+CLOSE = 1e-6
+"""A mean squared error of values in [-1, 1] that is small in any case."""
+
+FINER = 24
+"""By how many indices such a trial is repeated with a finer step: an eighth of it."""
+
 Distortion = Callable[[Sequence[np.ndarray]], float]
 
 
@@ -81,10 +91,18 @@ def restored(rows: Sequence[np.ndarray], indices: Sequence[int]) -> list[np.ndar
     return [dequantize(quantize(r, i)) for r, i in zip(rows, indices, strict=True)]
 
 
-def step_shares(rows: Sequence[np.ndarray], distortion: Distortion) -> list[float]:
+def step_shares(
+    rows: Sequence[np.ndarray], distortion: Distortion, far: float = FAR
+) -> list[float]:
     """Relative step of each row, from its measured sensitivity.
 
     Steps of f times these add an error of about f^2 to the signal.
+
+    Args:
+        rows: Values of the stored rows.
+        distortion: Mean squared error when the rows take given values.
+        far: Growth of the error by a trial step, half the spread of a row at first, beyond which
+            the trial is repeated with a finer one.
     """
     base = distortion(rows)
     shares = []
@@ -94,11 +112,17 @@ def step_shares(rows: Sequence[np.ndarray], distortion: Distortion) -> list[floa
         if spread == 0:
             shares.append(1.0)
             continue
-        step = float(step_size(step_index(spread / 2)))
-        trial = _rounded(row, step_index(step))
-        moved = distortion([trial if i == t else r for i, r in enumerate(rows)])
-        sensitivity = max(moved - base, 1e-4 * base, 1e-15) / step**2
-        alive = max(1, int(np.count_nonzero(trial)))
+        index = step_index(spread / 2)
+        alive = 0
+        while True:
+            trial = _rounded(row, index)
+            moved = distortion([trial if i == t else r for i, r in enumerate(rows)])
+            alive = alive or max(1, int(np.count_nonzero(trial)))
+            # far from the signal an error no longer grows as the square of the step
+            if moved <= far * max(base, CLOSE) or index < FINER:
+                break
+            index -= FINER
+        sensitivity = max(moved - base, 1e-4 * base, 1e-15) / float(step_size(index)) ** 2
         shares.append(math.sqrt(alive / sensitivity))
         total += alive
     return [share / math.sqrt(max(total, 1)) for share in shares]

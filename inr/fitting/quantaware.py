@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,14 @@ from torch import Tensor
 
 from inr.codec.encode import distortion_of, split_rows
 from inr.codec.entropy import MAX_MAGNITUDE
-from inr.codec.quantize import choose_steps, step_shares, step_size
+from inr.codec.quantize import FAR, choose_steps, quantize, step_shares, step_size
 
 if TYPE_CHECKING:
     from fields.base import Field, StoredTensor
     from inr.signals.base import Signal
+
+COARSE_DB = 2.0
+"""Rounding that may cost more has steps of about half the spread of a row."""
 
 
 def choose(field: Field, signal: Signal, db: float) -> list[int]:
@@ -35,8 +39,12 @@ def choose(field: Field, signal: Signal, db: float) -> list[int]:
     """
     rows = split_rows(field)
     distortion = distortion_of(copy.deepcopy(field).cpu(), signal)
-    shares = step_shares(rows, distortion)
-    return choose_steps(rows, shares, distortion, distortion(rows) * 10 ** (db / 10))
+    # steps that cost much are coarse, and how much they cost shows at coarse ones only
+    shares = step_shares(rows, distortion, FAR if db <= COARSE_DB else math.inf)
+    allowed = max(distortion(rows) * 10 ** (db / 10), (0.1 * signal.domain.grain) ** 2 / 12)
+    indices = choose_steps(rows, shares, distortion, allowed)
+    # no step so fine that a row's values would not fit
+    return [quantize(row, index).step for row, index in zip(rows, indices, strict=True)]
 
 
 @torch.no_grad()
