@@ -11,6 +11,7 @@ import wave
 import cbor2
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile
 import torch
 from hypothesis import given, settings
@@ -24,9 +25,11 @@ from inr.codec.decode import inspect
 from inr.codec.encode import encode
 from inr.errors import CorruptFile, InputError, InrError, LimitExceeded, UsageError
 from inr.limits import Limits
+from inr.presets import Recipe
 from inr.rendering import BAND_POINTS, render_bands
 from inr.signals import KINDS, domain_from_header, kind_of
 from inr.signals.audio import (
+    DEPTH_NAMES,
     DTYPES,
     FLOAT,
     MAX_RATE,
@@ -39,10 +42,12 @@ from inr.signals.audio import (
     write_audio,
 )
 from inr.signals.image import Image
+from inr.signals.spectral import LogSpectralDistance, Silence
 from tests.conftest import ASSETS
 
 RATE = 8000
-TINY = ("--field.hidden_features", "8", "--field.hidden_layers", "1", "--field.first_omega", "300")
+TINY = ("--field", "siren", "--field.hidden_features", "8", "--field.hidden_layers", "1")
+TINY += ("--field.first_omega", "300")
 SUBTYPES = {8: "PCM_U8", 16: "PCM_16", 24: "PCM_24", 32: "PCM_32", FLOAT: "FLOAT"}
 
 
@@ -402,6 +407,60 @@ def test_metrics_are_what_they_say():
     assert got["psnr"] == pytest.approx(got["psnr_float"], abs=0.1)  # 16 bits: rounding is small
 
 
+def compared(a: np.ndarray, b: np.ndarray, kind: type, piece: int) -> float:
+    """A distance of two sounds that come in pieces."""
+    found = kind(a.shape[1])
+    for start in range(0, len(a), piece):
+        found.add(a[start : start + piece], b[start : start + piece])
+    return found.value()
+
+
+@pytest.mark.parametrize("n", [1, 300, 2047, 2048, 9000])
+@pytest.mark.parametrize("piece", [1 << 20, 1000])
+def test_log_spectral_distance_is_its_formula(n, piece):
+    rng = np.random.default_rng(n)
+    a, b = rng.normal(0, 0.1, (2, n, 2))
+    window = scipy.signal.get_window("hann", 2048)
+    distances = []
+    for channel in range(2):
+        x, y = a[:, channel], b[:, channel]
+        if n < 2048:
+            x, y = (np.append(s, np.full(2048 - n, x[0])) for s in (x, y))
+        for start in range(0, len(x) - 2047, 512):
+            logs = [
+                np.log10(
+                    np.maximum(np.abs(np.fft.fft(s[start : start + 2048] * window)) ** 2, 1e-8)
+                )
+                for s in (x, y)
+            ]
+            distances.append(np.sqrt(np.mean((logs[0] - logs[1])[:1025] ** 2)))
+    assert compared(a, b, LogSpectralDistance, piece) == pytest.approx(np.mean(distances))
+
+
+def test_log_spectral_distance_of_known_sounds():
+    rng = np.random.default_rng(0)
+    a = rng.normal(0, 0.1, (30000, 1))
+    assert compared(a, a, LogSpectralDistance, 4096) == 0
+    assert compared(a, a / 10, LogSpectralDistance, 4096) == pytest.approx(2)  # 20 dB
+    silence = np.zeros_like(a)
+    assert compared(silence, silence, LogSpectralDistance, 4096) == 0
+
+
+@pytest.mark.parametrize("piece", [1 << 20, 1000])
+def test_silence_is_where_the_sound_is_lost(piece):
+    rng = np.random.default_rng(0)
+    a = 0.2 + rng.normal(0, 0.1, (40960, 2))
+    b = a.copy()
+    assert compared(a, b, Silence, piece) == 0
+    b[8192:20480] = 0.2  # three of ten blocks
+    assert compared(a, b, Silence, piece) == pytest.approx(0.3)
+    assert compared(a, 0.6 * a, Silence, piece) == 0  # softer, not silent
+    assert compared(a, -a, Silence, piece) == 0  # wrong, not silent
+    a[20480:] = 0.2  # where nothing sounds nothing is lost
+    assert compared(a, b, Silence, piece) == pytest.approx(0.6)
+    assert compared(np.full((9, 1), 0.5), np.zeros((9, 1)), Silence, piece) == 0
+
+
 # -------------------------------------------------------------------------------- timing
 
 
@@ -581,7 +640,8 @@ def run(capsys):
 def test_from_a_file_to_a_file(run, here):
     code, out, _ = run("fit", "a.wav", *TINY, "--steps", "30", "--recipe.lr", "0.01", "--json")
     assert code == 0
-    done = json.loads(out.splitlines()[-1])
+    events = [json.loads(line) for line in out.splitlines()]
+    (done,) = [event for event in events if event["event"] == "done"]
     size = (here / "a.inr").stat().st_size
     assert done["kbps"] == pytest.approx(8 * size / 0.15 / 1000, abs=1e-3)
     assert done["bits_per_sample"] == pytest.approx(8 * size / 2400, abs=1e-3)
@@ -609,7 +669,7 @@ def test_from_a_file_to_a_file(run, here):
 def test_python_goes_the_same_road(here):
     audio = inr.open("a.wav")
     fit = inr.fit(audio, steps=1, device="cpu")
-    assert fit.field.hyperparameters["init"] == "winner"
+    assert fit.field.hyperparameters["base_options"]["init"] == "spectrum"
     inr.save(fit, here / "a.inr", max_loss_db=3)
     assert inr.load(here / "a.inr").domain == audio.domain
 
@@ -653,7 +713,7 @@ def test_the_default_name_is_a_wave_file(run, tiny):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--size", "3x3"), "--size is for pictures: a.inr holds sound"),
+        (("--size", "3x3"), "--size is for pictures, clips and volumes: a.inr holds sound"),
         (("--scale", "2"), "--scale is for pictures"),
         (("--crop", "0,0,1,1"), "--crop is for pictures"),
         (("--rate", "0"), "--rate is 0: give Hz"),
@@ -687,10 +747,11 @@ def test_each_input_has_the_preset_of_its_kind(run, here):
 
     PIL.Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save("p.png")
     code, _, err = run("fit", "p.png", "b.flac", "--steps", "1", "--max-loss-db", "9", "-q")
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert "b.flac: the fit is silent" in err  # as it is after one step
     made = {name: inspect((here / name).read_bytes()) for name in ("p.inr", "b.inr")}
     assert (made["p.inr"].field, made["p.inr"].domain.kind) == ("grid", "image")
-    assert (made["b.inr"].field, made["b.inr"].domain.kind) == ("siren", "audio")
+    assert (made["b.inr"].field, made["b.inr"].domain.kind) == ("windows", "audio")
 
     small = ("--field", "siren", "--field.hidden_features", "9", "-f", "-q")
     assert run("fit", "p.png", "b.flac", "--steps", "1", *small)[0] == 0
@@ -700,11 +761,11 @@ def test_each_input_has_the_preset_of_its_kind(run, here):
 
 
 def test_the_default_preset_depends_on_the_input(run, here):
-    assert "name: siren" in run("fit", "a.wav", "--print_config")[1]
+    assert "name: windows" in run("fit", "a.wav", "--print_config")[1]
     assert "name: grid" in run("fit", "x.png", "--print_config")[1]
     assert "name: grid" in run("fit", "--print_config")[1]
     assert "init: winner" in run("fit", "--config", "audio/siren", "--print_config")[1]
-    assert "init: winner" in run("fit", "-o", "x.png", "--print_config", "--", "a.wav")[1]
+    assert "init: spectrum" in run("fit", "-o", "x.png", "--print_config", "--", "a.wav")[1]
     assert "HIDDEN_FEATURES" in run("fit", "a.wav", "--field", "siren", "--help")[1]
 
 
@@ -731,10 +792,65 @@ def test_sound_from_standard_input(run, here, monkeypatch):
 
 
 def test_a_preset_implies_its_kind():
-    assert presets.load("audio/siren") == presets.default("audio")
+    assert presets.load("audio/windows") == presets.default("audio")
     assert presets.kind_of(presets.path_of("audio/siren")) == "audio"
     assert presets.kind_of(presets.path_of("image/grid")) == "image"
     assert set(presets.DEFAULTS) == set(KINDS)
+
+
+@pytest.mark.parametrize("depth", ["8", "16", "24", "32", "float"])
+def test_any_depth_out(run, tiny, depth):
+    assert run("decode", "a.inr", "-o", "x.wav", "--depth", depth)[0] == 0
+    assert soundfile.info("x.wav").subtype == SUBTYPES[DEPTH_NAMES[depth]]
+    samples, _ = soundfile.read("x.wav")
+    exact = inr.render(inr.load("a.inr")) / 2**15
+    assert np.abs(samples - exact).max() <= 2.0**-15 + (2.0**-8 if depth == "8" else 0)
+    code, _, err = run("decode", "a.inr", "-f", "--depth", "12")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--depth is '12': choose from 8, 16, 24, 32, float" in err
+
+
+def test_what_a_depth_cannot_hold_is_clipped():
+    domain = AudioDomain(4, 1, RATE, FLOAT, -1.5, 1.0).at_depth(16)
+    found = domain.to_samples(np.array([-1.0, 0.0, 0.6, 1.0]))
+    assert found.tolist() == [-32768, -8192, 16384, 32767]
+
+
+def test_long_sounds_have_a_preset_of_their_own(monkeypatch):
+    short = Audio.from_array(tone(4000), RATE)
+    assert short.preset is None
+    monkeypatch.setattr("inr.signals.audio.LONG", 3999)
+    assert short.preset == "audio/windows-long"
+    assert "audio/windows-long" in short.notes[0]
+    fit = inr.fit(short, steps=1, device="cpu")
+    assert fit.field.hyperparameters["base_options"]["hidden_features"] == 24
+
+
+@pytest.mark.parametrize("level", [0.0, 0.25])
+def test_a_file_of_silence_is_refused(level, run, here):
+    (here / "mute.wav").write_bytes(wav(np.full((500, 2), level)))
+    code, _, err = run("fit", "mute.wav")
+    assert code == 3
+    assert err == (
+        "inr: mute.wav: is silent: all its samples are alike, and there is nothing to fit\n"
+    )
+    assert not (here / "mute.inr").exists()
+
+
+def test_a_field_without_the_sounds_frequencies_is_told(run, here):
+    """The spectral bottleneck: SIREN at its image setting, on a sound of high frequency."""
+    t = np.arange(20000) / RATE
+    (here / "h.wav").write_bytes(wav(0.5 * np.sin(2 * np.pi * 1500 * t * (1 + 0.2 * t))[:, None]))
+    sound = inr.open("h.wav")
+    plain = {"hidden_features": 32, "hidden_layers": 2, "first_omega": 30.0, "init": "siren"}
+    mute = inr.fit(sound, presets.Preset("siren", plain, Recipe(lr=1e-3, batch=4096)), steps=60)
+    assert mute.metrics["silent"] > 0.9
+    (told,) = sound.verdict(mute.field, mute.metrics)
+    assert "spectral bottleneck" in told
+    assert "--init winner" in told
+    good = inr.fit(sound, steps=60)
+    assert good.metrics["silent"] == 0
+    assert sound.verdict(good.field, good.metrics) == []
 
 
 # ----------------------------------------------------------------------------- real clips
@@ -767,6 +883,18 @@ def test_the_humpbacks_offset_survives_a_fit(shared):
     decoded = render_audio(inr.decode(encode(inr.fit(piece, preset, steps=30).field, piece)))
     assert decoded.mean() == pytest.approx(piece.samples.mean(), rel=0.02)
     assert decoded.dtype == np.int16
+
+
+def test_siren_is_mute_on_a_cello_and_the_default_is_not(shared):
+    whole = inr.open(shared / "audio" / "gt_bach.wav")
+    piece = Audio.from_array(whole.samples[88200:105000], whole.domain.rate)
+    plain = {"hidden_features": 32, "first_omega": 30.0, "init": "siren"}
+    mute = inr.fit(piece, presets.Preset("siren", plain, Recipe(lr=1e-4, batch=2048)), steps=40)
+    assert mute.metrics["silent"] == 1
+    assert piece.verdict(mute.field, mute.metrics)
+    good = inr.fit(piece, steps=80)
+    assert good.metrics["psnr"] > mute.metrics["psnr"] + 10
+    assert piece.verdict(good.field, good.metrics) == []
 
 
 def test_a_long_clip_opens_fast(shared):

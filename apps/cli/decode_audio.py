@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from inr.errors import UsageError
 from inr.limits import Limits
@@ -18,19 +18,16 @@ if TYPE_CHECKING:
     from fields.base import Field
     from inr.signals.audio import AudioDomain
 
-OPTIONS = ("rate", "start", "end")
-
-
-def add_options(p: ArgumentParser) -> None:
-    """The options of a sound."""
-    group = p.add_argument_group("sound")
-    group.add_argument("--rate", type=int, help="samples per second; the source's if not given")
-    group.add_argument("--start", type=float, help="seconds at which to begin")
-    group.add_argument("--end", type=float, help="seconds before which to end")
+OPTIONS = {
+    "rate": (int, "samples per second; the source's if not given"),
+    "start": (float, "seconds at which to begin"),
+    "end": (float, "seconds before which to end"),
+    "depth": (str, "bits of a sample: 8, 16, 24, 32 or float; the source's if not given"),
+}
 
 
 def options(args: Namespace) -> dict[str, Any]:
-    """What the user asked for, as `AudioDomain.window` takes it."""
+    """What the user asked for: a depth, and the others as `AudioDomain.window` takes them."""
     return {name: getattr(args, name) for name in OPTIONS}
 
 
@@ -45,13 +42,21 @@ class Sound:
     suffix = ".wav"
 
     def __init__(self, field: Field, how: dict[str, Any]) -> None:
+        from inr.signals.audio import DEPTH_NAMES
+
         self.field = field
         self.domain: AudioDomain = field.domain
+        depth = how["depth"]
+        if depth is not None:
+            if depth not in DEPTH_NAMES:
+                raise UsageError(f"--depth is {depth!r}: choose from {', '.join(DEPTH_NAMES)}")
+            self.domain = self.domain.at_depth(DEPTH_NAMES[depth])
+        how = {name: value for name, value in how.items() if name != "depth"}
         try:
             self.length, *self._place = self.domain.window(**how)
         except UsageError as error:
             raise UsageError(
-                f"--{error}" if str(error).startswith(OPTIONS) else str(error)
+                f"--{error}" if str(error).startswith(tuple(OPTIONS)) else str(error)
             ) from None
         self.rate = self.domain.rate if how["rate"] is None else how["rate"]
         self.facts = {

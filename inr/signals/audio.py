@@ -6,6 +6,7 @@ k of n equal cells of [-1, 1], so that images and sound share their lattice.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from inr.limits import Limits
 from inr.metrics import psnr
 from inr.rendering import render_window
 from inr.signals.base import Domain, GridSignal
+from inr.signals.spectral import LogSpectralDistance, Silence
 
 if TYPE_CHECKING:
     from fields.base import Field
@@ -30,6 +32,9 @@ FLOAT = -32
 DTYPES: dict[int, Any] = {8: np.int16, 16: np.int16, 24: np.int32, 32: np.int32, FLOAT: np.float32}
 """The type of samples by depth. Integers narrower than theirs are left-justified in it, as in
 libsndfile and scipy, so that full scale is that of the type."""
+
+DEPTH_NAMES = {"8": 8, "16": 16, "24": 24, "32": 32, "float": FLOAT}
+"""What people call them."""
 
 FLOAT_MAX = float(np.finfo(np.float32).max)
 MAX_CHANNELS = 32
@@ -122,7 +127,7 @@ class AudioDomain(Domain):
         if depth == FLOAT:
             sound = type(low) is type(high) is float and -FLOAT_MAX <= low <= high <= FLOAT_MAX
         else:
-            full = 1 << (depth - 1)
+            full = _full(depth)
             sound = type(low) is type(high) is int and -full <= low <= high < full
         if not sound:
             raise CorruptFile("the value range in the header is malformed")
@@ -172,8 +177,18 @@ class AudioDomain(Domain):
         clipped = np.clip(values.astype(np.float64), -1, 1)
         scaled = (clipped + 1) * ((self.high - self.low) / 2) + self.low
         if self.depth != FLOAT:  # an integer for NaN must be the same on every machine
-            scaled = np.nan_to_num(np.rint(scaled), copy=False) * _unit(self.depth)
+            full = _full(self.depth)
+            scaled = np.nan_to_num(np.rint(scaled), copy=False).clip(-full, full - 1)
+            scaled *= _unit(self.depth)
         return scaled.astype(DTYPES[self.depth])
+
+    def at_depth(self, depth: int) -> AudioDomain:
+        """The same sound for samples of another depth; what exceeds full scale will be clipped.
+
+        It is for rendering alone: its range may be no whole numbers, which a header has.
+        """
+        scale = _full(depth) / _full(self.depth)
+        return dataclasses.replace(self, depth=depth, low=self.low * scale, high=self.high * scale)
 
     def window(
         self, rate: int | None = None, start: float | None = None, end: float | None = None
@@ -210,14 +225,27 @@ class AudioDomain(Domain):
         return last - first, first * step, (last - first) * step
 
 
+def _full(depth: int) -> int:
+    """Full scale in units of the last bit, 1 for floats."""
+    return 1 if depth == FLOAT else 1 << (depth - 1)
+
+
 def _unit(depth: int) -> int:
     """What the last bit of an integer of that depth, or a float of 1, is in its type."""
     return 1 if depth == FLOAT else 1 << (8 * np.dtype(DTYPES[depth]).itemsize - depth)
 
 
+LONG = 1 << 21
+"""Samples beyond which a sound takes the preset for long ones."""
+
+TOLD_SILENCE = 0.1
+"""Part of a sound that is told where it is lost."""
+
+
 class Audio(GridSignal):
     """A sound to be fitted; `Audio.from_array` makes one from numpy."""
 
+    shown = ("snr", "lsd")
     domain: AudioDomain
 
     @classmethod
@@ -264,20 +292,76 @@ class Audio(GridSignal):
         domain = AudioDomain(n, channels, int(rate), depth, low, high)
         return cls(domain, samples)
 
+    @property
+    def preset(self) -> str | None:
+        return "audio/windows-long" if self.count > LONG else None
+
+    @property
+    def objection(self) -> str | None:
+        if self.domain.low < self.domain.high:
+            return None
+        return "is silent: all its samples are alike, and there is nothing to fit"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        found = []
+        if self.preset is not None:
+            found.append(f"a sound of {self.domain.seconds:.0f} s: {self.preset} suits it")
+        if self.count > 1 << 24:
+            found.append(
+                "coordinates have 24 bits: of so long a sound neighbouring samples may share one; "
+                "cut it up where that matters"
+            )
+        return tuple(found)
+
     def metrics(self, field: Field) -> dict[str, float]:
         """`psnr` and `snr` of the decode in the sound's own type, `psnr_float` before rounding.
 
         R of the PSNR is the clip's own range, from its lowest to its highest value: 2 after
         normalisation, as in the literature, which scales a clip to [-1, 1]. For a quiet clip this
         is lower than the PSNR at full scale, by 20 log10(2 / range). `snr` is the clip's power
-        about zero, a constant offset included, over that of the error.
+        about zero, a constant offset included, over that of the error. `lsd` is the log-spectral
+        distance (see `LogSpectralDistance`), and `silent` the part of the clip in which the
+        decode is silent and the sound is not (see `Silence`).
         """
-        errors = self.measure(field)
+        spectra = LogSpectralDistance(self.channels)
+        silence = Silence(self.channels)
+
+        def watch(original: np.ndarray, decoded: np.ndarray) -> None:
+            pair = self.domain.to_values(original), self.domain.to_values(decoded)
+            spectra.add(*pair)
+            silence.add(*pair)
+
+        errors = self.measure(field, watch)
         return {
             "psnr": psnr(errors.rounded, self.domain.peak),
             "psnr_float": psnr(errors.exact, 2.0),
             "snr": psnr(errors.rounded, math.sqrt(errors.power)),
+            "lsd": spectra.value(),
+            "silent": silence.value(),
         }
+
+    def quality(self, field: Field) -> float:
+        return psnr(self.measure(field).rounded, self.domain.peak)
+
+    def verdict(self, field: Field, metrics: dict[str, float]) -> list[str]:
+        """Tell the spectral bottleneck: a network that cannot reach a sound's frequencies is mute.
+
+        H. Chandravamsi et al., arXiv:2509.09719: at such frequencies a sine network that starts
+        too low ends at zero output instead.
+        """
+        lost = metrics["silent"]
+        if lost < TOLD_SILENCE:
+            return []
+        from fields.windows import Windows
+
+        others = "" if isinstance(field, Windows) else "the default field (windows), "
+        where = "all of" if lost > 0.995 else f"{lost:.0%} of"
+        return [
+            f"the fit is silent in {where} the sound, whose frequencies its network does not reach "
+            f"(spectral bottleneck): try {others}--init winner, more steps or a "
+            "lower sample rate"
+        ]
 
 
 # ------------------------------------------------------------------------------- reading
