@@ -12,7 +12,7 @@ import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from inr.errors import InputError, OutputError
 
@@ -59,7 +59,7 @@ def atomic_path(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
     _sweep(real)
     # the suffix stays last: writers of pictures choose their format by it
     token = f"{os.getpid()}-{secrets.token_hex(4)}"
-    part = real.with_name(f"{_prefix(real)}{token}.part{real.suffix}")
+    part = real.with_name(f"{_prefix(real)}{token}.part{suffix_of(real)}")
     try:
         yield part
         with part.open("rb+") as file:
@@ -76,6 +76,37 @@ def atomic_path(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on success it takes the final name.
+
+    On any exception it is removed with all that is in it.
+
+    Args:
+        path: The final name, of nothing or of an empty folder.
+
+    Raises:
+        OutputError: as `check_folder` does, or the disk is full.
+    """
+    real = check_folder(path)
+    part = real.with_name(f"{_prefix(real)}{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        part.mkdir()
+        yield part
+        part.replace(real)
+        _sync_folder(real.parent)
+    except OSError as error:
+        raise OutputError(f"{path}: {_reason(error, WRITE_ADVICE)}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def suffix_of(path: str | Path) -> str:
+    """The suffix of a file's name, which for `.nii.gz` is the whole of it."""
+    name = Path(path).name
+    return name[-len(".nii.gz") :] if name.lower().endswith(".nii.gz") else Path(path).suffix
 
 
 def check_target(path: str | Path, *, overwrite: bool = True) -> Path:
@@ -104,6 +135,23 @@ def check_target(path: str | Path, *, overwrite: bool = True) -> Path:
     return real
 
 
+def check_folder(path: str | Path) -> Path:
+    """Where a new folder of that name would lie, links followed; nothing is touched.
+
+    Raises:
+        OutputError: there is something already, be it but one file in it, or nothing can be
+            written there.
+    """
+    real = Path(os.path.realpath(path))
+    try:
+        taken = real.exists() and not (real.is_dir() and next(real.iterdir(), None) is None)
+    except OSError as error:
+        raise OutputError(f"{path}: {_reason(error, WRITE_ADVICE)}") from None
+    if taken:
+        raise OutputError(f"{path}: exists already; give the name of a new or empty folder")
+    return real if real.exists() else check_target(real)
+
+
 def write_bytes(path: str | Path, data: bytes, *, overwrite: bool = True) -> None:
     """Write a whole file atomically."""
     with atomic_path(path, overwrite=overwrite) as part:
@@ -114,14 +162,21 @@ def write_npy(
     path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, pieces: Iterable[np.ndarray]
 ) -> None:
     """Write a `.npy` file from pieces along its first axis as they come."""
+    with path.open("wb") as file:  # plain writes: a mapped file on a full disk kills the process
+        stream_npy(file, shape, dtype, pieces)
+
+
+def stream_npy(
+    file: IO[bytes], shape: tuple[int, ...], dtype: npt.DTypeLike, pieces: Iterable[np.ndarray]
+) -> None:
+    """What `write_npy` does, into an open file."""
     import numpy as np
 
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
     header = {"descr": descr, "fortran_order": False, "shape": shape}
-    with path.open("wb") as file:  # plain writes: a mapped file on a full disk kills the process
-        np.lib.format.write_array_header_1_0(file, header)
-        for piece in pieces:
-            file.write(piece.tobytes())
+    np.lib.format.write_array_header_1_0(file, header)
+    for piece in pieces:
+        file.write(piece.tobytes())
 
 
 def read_bytes(path: str | Path, limit: int | None = None) -> bytes:
@@ -177,7 +232,7 @@ def _sweep(path: Path) -> None:
     prefix = _prefix(path)
     with contextlib.suppress(OSError):
         for part in path.parent.iterdir():
-            if part.name.startswith(prefix) and part.name.endswith(f".part{path.suffix}"):
+            if part.name.startswith(prefix) and part.name.endswith(f".part{suffix_of(path)}"):
                 pid = part.name.removeprefix(prefix).partition("-")[0]
                 if pid.isdecimal() and not _alive(int(pid)):
                     part.unlink(missing_ok=True)

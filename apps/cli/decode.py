@@ -5,11 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
 
-from apps.cli import decode_array, decode_audio, decode_image
+from apps.cli import (
+    decode_array,
+    decode_audio,
+    decode_image,
+    decode_shape,
+    decode_video,
+    decode_volume,
+)
 from apps.cli.common import (
     add_output_options,
     check_output,
@@ -22,23 +29,41 @@ from apps.cli.common import (
 from apps.cli.voice import STDIN, Voice, each
 from inr.errors import UsageError
 
-KINDS: dict[str, tuple[Any, Any, str]] = {
-    "array": (decode_array, decode_array.Array, "arrays"),
-    "audio": (decode_audio, decode_audio.Sound, "sound"),
-    "image": (decode_image, decode_image.Picture, "pictures"),
+
+class Kind(NamedTuple):
+    """How one kind of signal is rendered.
+
+    Args:
+        module: Has OPTIONS, the options that the kind takes, each with its type and help, and a
+            function `options` of the parsed arguments. Several kinds may take the same option.
+        job: What renders, made of a field and of what `options` returned.
+        noun: What people call it.
+    """
+
+    module: Any
+    job: Any
+    noun: str
+
+
+KINDS = {
+    "array": Kind(decode_array, decode_array.Array, "arrays"),
+    "audio": Kind(decode_audio, decode_audio.Sound, "sound"),
+    "image": Kind(decode_image, decode_image.Picture, "pictures"),
+    "shape": Kind(decode_shape, decode_shape.Model, "shapes"),
+    "video": Kind(decode_video, decode_video.Clip, "clips"),
+    "volume": Kind(decode_volume, decode_volume.Scan, "volumes"),
 }
-"""By kind of signal: the module of its options, what renders it, and what people call it."""
+"""By kind of signal."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Decode one file; returns the exit code."""
     args = parse(parser(), argv)
-    how = {kind: module.options(args) for kind, (module, _, _) in KINDS.items()}
     if args.input == "-" and not args.output:
         raise UsageError("standard input has no name: say where to write with -o")
     set_threads(args.threads)
     voice = Voice(args, to_stderr=args.output == "-")
-    return each([args.input], lambda source: _decode(source, how, args, voice), voice)
+    return each([args.input], lambda source: _decode(source, args, voice), voice)
 
 
 def parser() -> ArgumentParser:
@@ -46,28 +71,58 @@ def parser() -> ArgumentParser:
     p = new_parser("decode", "Render an .inr file at any size or rate.")
     p.add_argument("input", help=".inr file; - for standard input")
     add_output_options(p)
-    for module, _, _ in KINDS.values():
-        module.add_options(p)
+    groups: dict[str, Any] = {}
+    for name, kinds in _takers().items():
+        title = _nouns(kinds)
+        if title not in groups:
+            groups[title] = p.add_argument_group(title)
+        told: dict[str, list[Kind]] = {}
+        for kind in kinds:
+            told.setdefault(kind.module.OPTIONS[name][1], []).append(kind)
+        text = "; ".join(f"{_nouns(own)}: {text}" for text, own in told.items())
+        text = text if len(told) > 1 else next(iter(told))
+        groups[title].add_argument(f"--{name}", type=kinds[0].module.OPTIONS[name][0], help=text)
     return p
 
 
-def _decode(source: str, how: dict[str, dict[str, Any]], args: Namespace, voice: Voice) -> int:
-    """Decode one file; returns its exit code."""
-    from inr.codec.decode import decode
-    from inr.files import atomic_path
+def _takers() -> dict[str, list[Kind]]:
+    """By option, the kinds that take it."""
+    takers: dict[str, list[Kind]] = {}
+    for kind in KINDS.values():
+        for name in kind.module.OPTIONS:
+            takers.setdefault(name, []).append(kind)
+    return takers
 
-    field = decode(read_input(source))
-    kind = field.domain.kind
+
+def _nouns(kinds: Sequence[Kind]) -> str:
+    *others, last = (kind.noun for kind in kinds)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _options(args: Namespace, kind: Kind, name: str) -> dict[str, Any]:
+    """What the user asked for, in the words of the kind that the file of that name holds."""
+    for option, kinds in _takers().items():
+        if getattr(args, option.replace("-", "_")) is not None and kind not in kinds:
+            raise UsageError(f"--{option} is for {_nouns(kinds)}: {name} holds {kind.noun}")
+    return kind.module.options(args)
+
+
+def _decode(source: str, args: Namespace, voice: Voice) -> int:
+    """Decode one file; returns its exit code."""
+    from inr.codec.decode import decode, inspect
+    from inr.files import atomic_folder, atomic_path, suffix_of
+
     names = (STDIN if source == "-" else source, "standard output")
-    for other, (module, _, noun) in KINDS.items():
-        given = [name for name in module.OPTIONS if getattr(args, name) is not None]
-        if other != kind and given:
-            raise UsageError(f"--{given[0]} is for {noun}: {names[0]} holds {KINDS[kind][2]}")
-    job = KINDS[kind][1](field, how[kind])
+    data = read_input(source)
+    kind = KINDS[inspect(data).domain.kind]
+    how = _options(args, kind, names[0])
+    job = kind.job(decode(data), how)
     target = args.output or str(Path(source).with_suffix(job.suffix))
-    suffix = job.suffix if target == "-" else Path(target).suffix
+    suffix = job.suffix if target == "-" else suffix_of(target)
     job.check(suffix, to_file=target != "-")
-    if not check_output(target, source, force=args.force, skip=args.skip_existing):
+    folder = target != "-" and not suffix
+    existing = {"force": args.force, "skip": args.skip_existing, "folder": folder}
+    if not check_output(target, source, **existing):
         voice.event({"event": "skipped", "input": source, "output": target})
         return 0
 
@@ -76,7 +131,8 @@ def _decode(source: str, how: dict[str, dict[str, Any]], args: Namespace, voice:
         write_stdout(job.to_bytes(suffix))
     else:
         names = (names[0], target)
-        with atomic_path(target, overwrite=args.force) as part:
+        place = atomic_folder(target) if folder else atomic_path(target, overwrite=args.force)
+        with place as part:
             job.write(part)
     seconds = time.perf_counter() - begin
     voice.event(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from inr.errors import UsageError
 
@@ -17,13 +17,7 @@ if TYPE_CHECKING:
     from fields.base import Field
     from inr.signals.array import ArrayDomain
 
-OPTIONS = ("shape",)
-
-
-def add_options(p: ArgumentParser) -> None:
-    """The options of an array."""
-    group = p.add_argument_group("arrays")
-    group.add_argument("--shape", type=str, help="samples per axis, such as 128,128,64")
+OPTIONS = {"shape": (str, "samples per axis, such as 128,128,64")}
 
 
 def options(args: Namespace) -> dict[str, Any]:

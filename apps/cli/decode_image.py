@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from inr.errors import UsageError
 from inr.limits import Limits
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from fields.base import Field
     from inr.signals.image import ImageDomain
 
-OPTIONS = ("scale", "size", "crop")
+OPTIONS = {
+    "scale": (float, "factor on the size of the source (or crop)"),
+    "size": (str, "WIDTHxHEIGHT in pixels, instead of --scale"),
+    "crop": (str, "X,Y,WIDTH,HEIGHT in pixels of the source"),
+}
 
 STREAMED = (".npy", ".tif", ".tiff")
 """Formats that are written band by band, so that a picture may exceed the memory."""
@@ -25,14 +29,6 @@ STREAM_BYTES = 1 << 28
 """A TIFF larger than this is written so, and uncompressed."""
 
 MAX_SIDE = (1 << 24) - 1
-
-
-def add_options(p: ArgumentParser) -> None:
-    """The options of a picture."""
-    group = p.add_argument_group("pictures")
-    group.add_argument("--scale", type=float, help="factor on the size of the source (or crop)")
-    group.add_argument("--size", type=str, help="WIDTHxHEIGHT in pixels, instead of --scale")
-    group.add_argument("--crop", type=str, help="X,Y,WIDTH,HEIGHT in pixels of the source")
 
 
 def options(args: Namespace) -> dict[str, Any]:

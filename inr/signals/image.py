@@ -46,7 +46,7 @@ ALPHA = {
 }  # fmt: skip
 """What Pillow may write, each with whether alpha survives."""
 
-_PILLOW = threading.Lock()  # its limit on pixels and Python's warning filters are global
+PILLOW = threading.Lock()  # its limit on pixels and Python's warning filters are global
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def _decode(data: bytes, limits: Limits) -> tuple[np.ndarray, bytes]:
     elif data[:6] == b"\x93NUMPY":
         decoder = _decode_npy
     try:
-        with _PILLOW, warnings.catch_warnings():
+        with PILLOW, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return decoder(data, limits)
     except (InputError, MemoryError):
@@ -235,7 +235,7 @@ def _decode_pillow(data: bytes, limits: Limits) -> tuple[np.ndarray, bytes]:
     import PIL
 
     try:
-        picture = _open_pillow(data)
+        picture = open_pillow(data)
     except PIL.UnidentifiedImageError:
         raise InputError(
             "is no picture of a known format, or cut short: save it anew as PNG or TIFF"
@@ -258,15 +258,18 @@ def _decode_pillow(data: bytes, limits: Limits) -> tuple[np.ndarray, bytes]:
     return _orient(samples, orientation), icc
 
 
-def _open_pillow(data: bytes) -> PIL.Image.Image:
-    """Read a header; Pillow's own limits give way to `Limits`, checked right after."""
+def open_pillow(data: bytes, formats: tuple[str, ...] = READABLE) -> PIL.Image.Image:
+    """Read a header; Pillow's own limits give way to `Limits`, checked right after.
+
+    Whoever calls it holds `PILLOW`.
+    """
     import PIL.Image
     import PIL.PngImagePlugin
 
     pixels, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
     chunk, PIL.PngImagePlugin.MAX_TEXT_CHUNK = PIL.PngImagePlugin.MAX_TEXT_CHUNK, ICC_BYTES
     try:
-        return PIL.Image.open(io.BytesIO(data), formats=READABLE)
+        return PIL.Image.open(io.BytesIO(data), formats=formats)
     finally:
         PIL.Image.MAX_IMAGE_PIXELS = pixels
         PIL.PngImagePlugin.MAX_TEXT_CHUNK = chunk
@@ -313,7 +316,7 @@ def _decode_tiff(data: bytes, limits: Limits) -> tuple[np.ndarray, bytes]:
         icc = bytes(page.iccprofile or b"")
         kinds = tifffile.PHOTOMETRIC
         if page.photometric in (kinds.PALETTE, kinds.SEPARATED, kinds.YCBCR, kinds.CIELAB):
-            return _from_pillow(_open_pillow(data)), icc  # oriented by Pillow
+            return _from_pillow(open_pillow(data)), icc  # oriented by Pillow
         if page.samplesperpixel not in MODES or page.imagedepth > 1:
             raise InputError(f"holds {page.samplesperpixel} channels: 1 to 4 make a picture")
         samples = page.asarray()
