@@ -107,6 +107,7 @@ def test_a_volume_from_file_to_file_and_back(tmp_path, coffee, capfdbinary):
     source, stored = tmp_path / "volume.npz", tmp_path / "volume.inr"
     np.savez(source, volume)
     smooth = ["--field.hidden_features", "48", "--field.first_omega", "8"]
+    smooth += ["--kind", "array"]
     assert main(["fit", str(source), "--steps", "300", "--recipe.lr", "3e-3", *smooth]) == 0
     assert inr.load(stored).domain == ArrayDomain((8, 12, 20), 1, "i2", volume.min(), volume.max())
     assert main(["decode", str(stored), "-o", str(tmp_path / "same.npy")]) == 0

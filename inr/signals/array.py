@@ -6,7 +6,6 @@ float64 from the fit's first step to the decode.
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from inr.errors import CorruptFile, InputError
 from inr.limits import Limits
 from inr.metrics import psnr
+from inr.signals import npyfile
 from inr.signals.base import Domain, GridSignal
 
 if TYPE_CHECKING:
@@ -33,56 +33,18 @@ DTYPES: dict[str, Any] = {"u1": np.uint8, "i2": np.int16, "u2": np.uint16, "i4":
 """Types of samples by the name that files carry."""
 
 
-@dataclass(frozen=True)
-class ArrayDomain(Domain):
-    """Shape, type and value range of an array.
+class Ranged(Domain):
+    """A domain of numbers of one type, whose range is that of the samples themselves.
 
-    Args:
-        shape: Samples per axis, 1 to 5 of them.
-        channels: Values per sample.
+    Attributes:
         dtype: Type of a value, a key of `DTYPES`.
-        low: Value that -1 stands for: the array's lowest.
-        high: Value that 1 stands for: the array's highest.
+        low: Value that -1 stands for: the lowest.
+        high: Value that 1 stands for: the highest.
     """
 
-    kind: ClassVar[str] = "array"
-    shape: tuple[int, ...]
-    channels: int
     dtype: str
     low: float
     high: float
-
-    def header(self) -> list[Any]:
-        return [list(self.shape), self.channels, self.dtype, self.low, self.high]
-
-    @classmethod
-    def from_header(cls, items: Any) -> Self:
-        if not isinstance(items, list) or len(items) != 5:
-            raise CorruptFile("the array domain in the header is malformed")
-        shape, channels, dtype, low, high = items
-        if not isinstance(shape, list) or not all(type(n) is int for n in (*shape, channels)):
-            raise CorruptFile("the array domain in the header is malformed")
-        sizes = 1 <= len(shape) <= MAX_AXES and all(0 < n < 1 << 31 for n in shape)
-        if not sizes or not 0 < channels <= MAX_CHANNELS:
-            raise CorruptFile(f"the header claims an array of {shape} x {channels}")
-        if not isinstance(dtype, str) or dtype not in DTYPES:
-            raise CorruptFile("the header claims values of an unknown type")
-        number: Any = float if dtype[0] == "f" else int
-        limits: Any = (np.finfo if dtype[0] == "f" else np.iinfo)(DTYPES[dtype])
-        lowest, highest = number(limits.min), number(limits.max)
-        inside = type(low) is type(high) is number and lowest <= low <= high <= highest
-        if not inside:
-            raise CorruptFile("the value range in the header is malformed")
-        return cls(tuple(shape), channels, dtype, low, high)
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "shape": list(self.shape),
-            "channels": self.channels,
-            "dtype": np.dtype(DTYPES[self.dtype]).name,
-            "low": self.low,
-            "high": self.high,
-        }
 
     @property
     def peak(self) -> float:
@@ -114,6 +76,85 @@ class ArrayDomain(Domain):
         return scaled.clip(self.low, self.high).astype(DTYPES[self.dtype])
 
 
+def check_range(dtype: Any, low: Any, high: Any) -> None:
+    """Raise CorruptFile unless a header's type is known and its range lies within it."""
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise CorruptFile("the header claims values of an unknown type")
+    number: Any = float if dtype[0] == "f" else int
+    limits: Any = (np.finfo if dtype[0] == "f" else np.iinfo)(DTYPES[dtype])
+    lowest, highest = number(limits.min), number(limits.max)
+    if not (type(low) is type(high) is number and lowest <= low <= high <= highest):
+        raise CorruptFile("the value range in the header is malformed")
+
+
+def in_known_type(samples: np.ndarray) -> tuple[np.ndarray, str]:
+    """The same numbers in the machine's byte order and a type of `DTYPES`, and its name.
+
+    Raises:
+        InputError: none holds them.
+    """
+    samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
+    if samples.dtype in (np.bool_, np.int8):
+        samples = samples.astype(np.uint8 if samples.dtype == np.bool_ else np.int16)
+    elif samples.dtype == np.float16:
+        samples = samples.astype(np.float32)
+    elif samples.dtype.kind in "iu" and samples.dtype.itemsize > 2:
+        narrow = samples.astype(np.int32, copy=False)
+        samples = narrow if np.array_equal(samples, narrow) else samples
+    name = {np.dtype(t): name for name, t in DTYPES.items()}.get(samples.dtype)
+    if name is None:
+        raise InputError(
+            f"values of type {samples.dtype} are not supported: convert them to integers "
+            "within 32 bits or to float"
+        )
+    return samples, name
+
+
+@dataclass(frozen=True)
+class ArrayDomain(Ranged):
+    """Shape, type and value range of an array.
+
+    Args:
+        shape: Samples per axis, 1 to 5 of them.
+        channels: Values per sample.
+        dtype: Type of a value, a key of `DTYPES`.
+        low: Value that -1 stands for: the array's lowest.
+        high: Value that 1 stands for: the array's highest.
+    """
+
+    kind: ClassVar[str] = "array"
+    shape: tuple[int, ...]
+    channels: int
+    dtype: str
+    low: float
+    high: float
+
+    def header(self) -> list[Any]:
+        return [list(self.shape), self.channels, self.dtype, self.low, self.high]
+
+    @classmethod
+    def from_header(cls, items: Any) -> Self:
+        if not isinstance(items, list) or len(items) != 5:
+            raise CorruptFile("the array domain in the header is malformed")
+        shape, channels, dtype, low, high = items
+        if not isinstance(shape, list) or not all(type(n) is int for n in (*shape, channels)):
+            raise CorruptFile("the array domain in the header is malformed")
+        sizes = 1 <= len(shape) <= MAX_AXES and all(0 < n < 1 << 31 for n in shape)
+        if not sizes or not 0 < channels <= MAX_CHANNELS:
+            raise CorruptFile(f"the header claims an array of {shape} x {channels}")
+        check_range(dtype, low, high)
+        return cls(tuple(shape), channels, dtype, low, high)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "shape": list(self.shape),
+            "channels": self.channels,
+            "dtype": np.dtype(DTYPES[self.dtype]).name,
+            "low": self.low,
+            "high": self.high,
+        }
+
+
 class ArraySignal(GridSignal):
     """An array to be fitted; `ArraySignal.from_array` makes one from numpy."""
 
@@ -140,19 +181,7 @@ class ArraySignal(GridSignal):
                 f"an array of shape {tuple(shape)} with {channels} channels cannot be fitted: "
                 f"give 1 to {MAX_AXES} axes and 1 to {MAX_CHANNELS} channels"
             )
-        samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
-        if samples.dtype in (np.bool_, np.int8):
-            samples = samples.astype(np.uint8 if samples.dtype == np.bool_ else np.int16)
-        elif samples.dtype == np.float16:
-            samples = samples.astype(np.float32)
-        elif samples.dtype.kind in "iu" and np.array_equal(samples, samples.astype(np.int32)):
-            samples = samples if samples.dtype.itemsize <= 2 else samples.astype(np.int32)
-        name = {np.dtype(t): name for name, t in DTYPES.items()}.get(samples.dtype)
-        if name is None:
-            raise InputError(
-                f"values of type {samples.dtype} are not supported: convert them to integers "
-                "within 32 bits or to float"
-            )
+        samples, name = in_known_type(samples)
         if not np.isfinite(samples).all():
             raise InputError("the array holds NaN or infinite values: replace them first")
         samples = np.ascontiguousarray(samples)
@@ -187,7 +216,7 @@ def open_array(source: str | Path | bytes, limits: Limits = Limits()) -> ArraySi
     name = "standard input" if isinstance(source, bytes) else str(source)
     data = source if isinstance(source, bytes) else read_bytes(source, limits.source_bytes)
     try:
-        samples = _load(data, limits)
+        samples, _ = npyfile.load(data, limits)
         return ArraySignal.from_array(samples)
     except InputError as error:
         raise type(error)(f"{name}: {error}") from None
@@ -196,33 +225,3 @@ def open_array(source: str | Path | bytes, limits: Limits = Limits()) -> ArraySi
     except Exception as error:  # numpy and zipfile raise whatever they like
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{name}: is no .npy or .npz file ({reason})") from None
-
-
-def _load(data: bytes, limits: Limits) -> np.ndarray:
-    """The array, of whose size the header is believed only as far as `limits` go."""
-    import zipfile
-
-    if not zipfile.is_zipfile(io.BytesIO(data)):
-        return _read(io.BytesIO(data), limits)
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        names = archive.namelist()
-        if len(names) != 1:
-            held = ", ".join(n.removesuffix(".npy") for n in names[:8])
-            raise InputError(f"holds {len(names)} arrays ({held}): save the one to fit alone")
-        with archive.open(names[0]) as member:
-            return _read(member, limits)
-
-
-def _read(file: Any, limits: Limits) -> np.ndarray:
-    major, _ = np.lib.format.read_magic(file)
-    headers = np.lib.format
-    read = headers.read_array_header_1_0 if major == 1 else headers.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    if dtype.hasobject or dtype.itemsize > 16:
-        raise InputError(f"values of type {dtype} are not supported: convert them to numbers")
-    limits.check_samples(shape)
-    size = math.prod(shape) * dtype.itemsize
-    raw = file.read(size)
-    if len(raw) != size:
-        raise InputError("is cut short")
-    return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
