@@ -1,6 +1,6 @@
 """Presets: which field, which hyperparameters, which recipe. YAML files in `configs/`.
 
-`configs/image/grid.yaml` is what `inr fit photo.png` uses, `configs/audio/siren.yaml` what
+`configs/image/grid.yaml` is what `inr fit photo.png` uses, `configs/audio/windows.yaml` what
 `inr fit song.wav` uses; a preset is named by its path without
 the suffix ("image/grid-fast"). For a field that the user names, `configs/KIND/FIELD.yaml` is used,
 and it is also what any other file for that field need not repeat.
@@ -18,10 +18,20 @@ from typing import Any, Literal
 
 from inr.errors import UsageError
 
-DEFAULTS = {"array": "array/siren", "audio": "audio/siren", "image": "image/grid"}
+DEFAULTS = {
+    "array": "array/siren",
+    "audio": "audio/windows",
+    "image": "image/grid",
+    "shape": "shape/siren",
+    "video": "video/finr",
+    "volume": "volume/finr",
+}
 """By kind of signal."""
 
 SCHEDULES = ("constant", "cosine", "exponential")
+TEACHING = ("off", "constant", "linear", "step", "cosine", "reverse-cosine")
+PICKS = ("hardest", "drawn")
+INTERVALS = ("dense", "dense2", "sparse", "incremental", "reverse-incremental")
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,8 @@ class Recipe:
         schedule: How it falls over the budget: not at all, along half a cosine, or exponentially.
         final_lr: What is left of it at the end, as a factor.
         beta2: Decay of Adam's second moment.
+        clip: Largest norm of the gradient of all parameters together; a longer one is shortened to
+            it. 0 leaves all as they are.
         eps: Adam's floor under the root of the second moment. A sample's gradient shrinks with the
             number of samples, so a field with a parameter per sample needs it far below torch's.
         rate_weight: Weight of the field's rate (see `Field.rate`) in the loss, which is a mean
@@ -44,6 +56,13 @@ class Recipe:
         second_order: Part of each stage's share of the budget, at its end, that goes to
             Levenberg-Marquardt steps on all samples, in a multistage field of float64 and of at
             most a few thousand parameters a stage. They take far longer and gain far more.
+        teach: Nonparametric teaching: how the part of the samples that a step sees rises over the
+            budget. Selections cost time, which counts. off: a step sees its whole batch.
+        teach_ratio: That part at the beginning.
+        teach_pick: hardest: those where the field is furthest off; drawn: anew at each step, the
+            likelier the further off, and weighted so that on average nothing is favoured.
+        teach_interval: How often samples are selected: at every step, at every second or tenth
+            (sparse), less and less often, or more and more.
         batch: Samples per step at most; a larger signal is sampled anew at each step.
         steps: Budget of optimiser steps where the user sets none.
     """
@@ -52,11 +71,18 @@ class Recipe:
     schedule: Literal["constant", "cosine", "exponential"] = "constant"
     final_lr: float = 0.1
     beta2: float = 0.999
+    clip: float = 0.0
     eps: float = 1e-8
     rate_weight: float = 0.0
     quantize_db: float = 0.0
     quantize_share: float = 0.3
     second_order: float = 0.0
+    teach: Literal["off", "constant", "linear", "step", "cosine", "reverse-cosine"] = "off"
+    teach_ratio: float = 0.2
+    teach_pick: Literal["hardest", "drawn"] = "hardest"
+    teach_interval: Literal["dense", "dense2", "sparse", "incremental", "reverse-incremental"] = (
+        "incremental"
+    )
     batch: int = 1 << 18
     steps: int = 1000
 
@@ -67,6 +93,7 @@ class Recipe:
             "schedule": (self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
             "final_lr": (_number(self.final_lr) and 0 < self.final_lr <= 1, "a number in (0, 1]"),
             "beta2": (_number(self.beta2) and 0 < self.beta2 < 1, "a number between 0 and 1"),
+            "clip": (_number(self.clip) and self.clip >= 0, "0 or more"),
             "eps": (_number(self.eps) and self.eps > 0, "a number above 0"),
             "rate_weight": (_number(self.rate_weight) and self.rate_weight >= 0, "0 or more"),
             "quantize_db": (
@@ -80,6 +107,16 @@ class Recipe:
             "second_order": (
                 _number(self.second_order) and 0 <= self.second_order < 1,
                 "a number in [0, 1)",
+            ),
+            "teach": (self.teach in TEACHING, f"one of {', '.join(TEACHING)}"),
+            "teach_ratio": (
+                _number(self.teach_ratio) and 0 < self.teach_ratio <= 1,
+                "a number in (0, 1]",
+            ),
+            "teach_pick": (self.teach_pick in PICKS, f"one of {', '.join(PICKS)}"),
+            "teach_interval": (
+                self.teach_interval in INTERVALS,
+                f"one of {', '.join(INTERVALS)}",
             ),
             "batch": (_whole(self.batch) and self.batch >= 1, "a whole number from 1 up"),
             "steps": (_whole(self.steps) and self.steps >= 0, "a whole number from 0 up"),

@@ -146,13 +146,14 @@ def test_burst_length_changes_nothing(image, monkeypatch):
     assert weights(inr.fit(image, small_siren(batch=500), steps=30).field).equal(weights(one.field))
 
 
-def test_tiles_change_nothing_but_rounding(image):
+@pytest.mark.parametrize("clip", [0.0, 0.01])
+def test_tiles_change_nothing_but_rounding(image, clip):
     """The chunked step against the plain whole-batch loop: same losses to 1e-5."""
     torch.manual_seed(0)
     field = fields.Siren(2, 3, hidden_features=64)
     plain = fields.Siren(2, 3, hidden_features=64)
     plain.load_state_dict(field.state_dict())
-    module = FitModule(field, image, Recipe(lr=1e-4), Budget(20))
+    module = FitModule(field, image, Recipe(lr=1e-4, clip=clip), Budget(20))
     module._tile = 300
     module.configure_optimizers()
     adam = torch.optim.Adam(plain.parameters(), lr=1e-4)
@@ -162,6 +163,8 @@ def test_tiles_change_nothing_but_rounding(image):
         adam.zero_grad()
         loss = torch.nn.functional.mse_loss(plain(coords), image.values.reshape(-1, 3))
         loss.backward()
+        if clip:
+            assert torch.nn.utils.clip_grad_norm_(plain.parameters(), clip) > clip
         adam.step()
         assert module.loss == pytest.approx(loss.item(), rel=1e-5)
 

@@ -11,7 +11,6 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -157,8 +156,8 @@ def build_field(
         preset = presets.for_field(domain.kind, field)
     else:
         preset = field
-    suggested = registry.field_class(preset.field).suggest(domain.shape)
-    hyperparameters: dict[str, Any] = suggested | preset.hyperparameters
+    chosen = registry.field_class(preset.field)
+    hyperparameters = chosen.complete(domain.shape, preset.hyperparameters)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         built = registry.create(preset.field, len(domain.shape), domain.channels, **hyperparameters)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fields.base import Field, points_per_tile
 from inr.fitting import quantaware
+from inr.fitting.sampling import Teacher
 from inr.metrics import psnr
 from inr.presets import Recipe
 from inr.signals.base import Batch, Points, Signal
@@ -46,7 +47,9 @@ class FitModule(pl.LightningModule):
     Attributes:
         fit_step: Optimiser steps done.
         seconds: Seconds of fitting done, over all resumed parts.
-        loss: Mean squared error of the last step, before its update.
+        loss: Mean squared error of the last step, before its update; with a teacher, over all that
+            the last selection looked at, which is up to 50 steps old.
+        teacher: What chooses the samples of a step, if the recipe has it.
         history: (step, seconds, loss) after each burst.
         lr_scale: Factor on the learning rate, halved by each rollback.
         rounding: Index of each stored row's quantisation step, once passes see rounded parameters.
@@ -72,6 +75,7 @@ class FitModule(pl.LightningModule):
         self.rounding: list[int] | None = None
         self.finished: str | None = None
         self._full = signal.full_batch() if signal.count <= recipe.batch else None
+        self.teacher = None if recipe.teach == "off" else Teacher(signal, recipe, self._full)
         self._tile = points_per_tile(field)
         self._burst = 1
         self._started = 0.0
@@ -117,11 +121,14 @@ class FitModule(pl.LightningModule):
             self.rounding = quantaware.choose(self.field, self.signal, self.recipe.quantize_db)
         with quantaware.rounded(self.field, self.rounding):
             self.loss = float(self._backward(self._next_batch()))
+            self._tell_whole_loss()
             if self.recipe.rate_weight:
                 rate = self.field.rate()
                 if rate is not None:
                     (self.recipe.rate_weight * rate).backward()
         if math.isfinite(self.loss):
+            if self.recipe.clip:
+                torch.nn.utils.clip_grad_norm_(self.field.parameters(), self.recipe.clip)
             self.adam.step()
         self.fit_step += 1
         self.seconds = time.perf_counter() - self._started
@@ -148,7 +155,15 @@ class FitModule(pl.LightningModule):
                 total += loss.detach()
         return total
 
+    def _tell_whole_loss(self) -> None:
+        """In place of the loss of chosen samples, which the guard still sees if it is no number."""
+        if self.teacher is not None and self.teacher.error is not None:
+            self.loss = self.teacher.error if math.isfinite(self.loss) else self.loss
+
     def _next_batch(self) -> Batch | Points:
+        if self.teacher is not None:
+            progress, tile = self.progress(), self._tile
+            return self.teacher.batch(self.field, self.fit_step, progress, self.generator, tile)
         if self._full is not None:
             return self._full
         return self.signal.random_batch(self.recipe.batch, self.generator)
@@ -167,8 +182,13 @@ class FitModule(pl.LightningModule):
         return self.finished is not None
 
     def _reached(self, target: float) -> bool:
-        """Whether the field is at the target; the batch's loss is only the first hint."""
-        if psnr(self.loss, 2.0) < target:
+        """Whether the field is at the target; the batch's loss is only the first hint.
+
+        It is none where the loss holds more than errors of samples.
+        """
+        if self.teacher is not None and not self.teacher.fresh:
+            return False
+        if self.signal.complete and psnr(self.loss, 2.0) < target:
             return False
         with quantaware.rounded(self.field, self.rounding):
             return self.signal.quality(self.field) >= target

@@ -73,12 +73,15 @@ def save(module: FitModule, path: Path) -> None:
     tensors = {f"field.{k}": v.contiguous() for k, v in module.field.state_dict().items()}
     for index, state in module.adam.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{k}": v.contiguous() for k, v in state.items()}
+    taught, teaching = ({}, {}) if module.teacher is None else module.teacher.state()
+    tensors |= {f"teacher.{k}": v.contiguous() for k, v in taught.items()}
     facts = _identity(module) | {
         "fit_step": module.fit_step,
         "seconds": module.seconds,
         "loss": module.loss,
         "lr_scale": module.lr_scale,
         "rounding": module.rounding,
+        "teaching": teaching,
         "history": module.history,
         "generator": base64.b64encode(module.generator.get_state().numpy().tobytes()).decode(),
     }
@@ -113,6 +116,9 @@ def load(module: FitModule, path: Path) -> None:
     module.lr_scale = facts["lr_scale"]
     module.rounding = facts["rounding"]
     module.history = [(s, t, x) for s, t, x in facts["history"]]
+    if module.teacher is not None:
+        taught = {k.removeprefix("teacher."): v for k, v in tensors.items() if k[:8] == "teacher."}
+        module.teacher.restore(taught, facts["teaching"])
     raw = bytearray(base64.b64decode(facts["generator"]))
     module.generator.set_state(torch.frombuffer(raw, dtype=torch.uint8))
 
