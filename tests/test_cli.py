@@ -352,7 +352,7 @@ def test_demo(run, here):
     result = run("demo", "a.png", "--out-dir", "out/demo", "--json")
     assert result.code == 0
     page = Path(result.events[-1]["page"])
-    assert page.read_text().count("<img") == 6
+    assert page.read_text().count('<div data-widget="') == 4
     assert sorted(p.name for p in page.parent.iterdir()) == [
         "a-decoded-x4.png",
         "a-decoded.png",

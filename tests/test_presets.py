@@ -11,10 +11,14 @@ from apps.cli.main import main
 from inr import presets
 from inr.errors import UsageError
 from inr.fitting.fit import build_field
+from inr.meshes import Mesh, make_mesh
 from inr.presets import Preset, Recipe
 from inr.signals.array import ArraySignal
 from inr.signals.audio import Audio
 from inr.signals.image import Image
+from inr.signals.shape import Shape
+from inr.signals.video import Video
+from inr.signals.volume import Volume
 
 
 @pytest.fixture
@@ -29,6 +33,13 @@ def test_the_shipped_presets():
         assert presets.default(kind) == presets.for_field(kind, presets.load(name).field)
 
 
+def ball() -> Mesh:
+    import trimesh
+
+    made = trimesh.creation.icosphere(subdivisions=1)
+    return make_mesh(made.vertices, made.faces)
+
+
 @pytest.fixture
 def signals(image):
     """A small signal of each kind."""
@@ -39,6 +50,9 @@ def signals(image):
         ),
         "audio": Audio.from_array(wave, 8000),
         "image": image,
+        "shape": Shape.from_mesh(ball(), samples=2000, detail=16),
+        "video": Video.from_array(np.stack([image.samples[k : k + 8] for k in range(6)])),
+        "volume": Volume.from_array(image.samples.transpose(2, 0, 1)),
     }
     assert made.keys() == presets.DEFAULTS.keys()
     return made

@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,11 @@ class Parser(ArgumentParser):
         return super().dump(kept, *args, **(kwargs | {"skip_validation": True}))
 
     def format_help(self, *args: Any) -> str:
-        """Show `--field NAME`, which is short for `--field.name NAME`."""
-        return super().format_help(*args).replace("--field.name NAME", "--field NAME")
+        """Show `--field NAME`, which is short for `--field.name NAME`, and so for the operator."""
+        text = super().format_help(*args)
+        for option in ("field", "operator"):
+            text = text.replace(f"--{option}.name NAME", f"--{option} NAME")
+        return text
 
 
 def new_parser(verb: str, description: str) -> Parser:
@@ -75,6 +78,42 @@ def add_output_options(parser: ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
 
 
+def add_reading_options(p: Parser, kinds: Iterable[str]) -> list[str]:
+    """For each kind of signal one option for each keyword of its opener; returns their names."""
+    from inr.signals import reading_help, reading_options
+
+    names = []
+    for kind in kinds:
+        options = reading_options(kind)
+        if not options:
+            continue
+        group = p.add_argument_group(f"how files of {kind} are read")
+        texts = reading_help(kind)
+        for name, hint in options.items():
+            group.add_argument(
+                f"--{kind}.{name}", type=hint | None, help=texts[name].replace("%", "%%")
+            )
+            names.append(f"{kind}.{name}")
+    return names
+
+
+def reading_of(args: Namespace, kinds: Collection[str]) -> dict[str, dict[str, Any]]:
+    """By kind, how files are to be read.
+
+    Raises:
+        UsageError: an option is for a kind that no input is of.
+    """
+    from inr.signals import KINDS
+
+    reading = {}
+    for kind in KINDS:
+        values = vars(args[kind]) if kind in args else {}
+        reading[kind] = {name: value for name, value in values.items() if value is not None}
+        if reading[kind] and kind not in kinds:
+            raise UsageError(f"--{kind}.{next(iter(reading[kind]))}: no input is of {kind}")
+    return reading
+
+
 def set_threads(count: int | None) -> None:
     """Bound the CPU threads of torch, where the user asked for it."""
     if count is None:
@@ -99,8 +138,10 @@ def read_input(source: str) -> bytes:
     return data
 
 
-def check_output(target: str, source: str, *, force: bool, skip: bool) -> bool:
-    """Whether to go on and write `target`.
+def check_output(
+    target: str, source: str, *, force: bool, skip: bool, folder: bool = False
+) -> bool:
+    """Whether to go on and write `target`, a file or, if `folder`, a folder of files.
 
     Raises:
         OutputError: it exists and may not be replaced, or nothing can be written there.
@@ -110,11 +151,14 @@ def check_output(target: str, source: str, *, force: bool, skip: bool) -> bool:
         if sys.stdout.isatty():
             raise UsageError("a binary file does not go to a terminal: use -o FILE, or a pipe")
         return True
-    from inr.files import check_target
+    from inr.files import check_folder, check_target
 
     with contextlib.suppress(OSError):
-        if skip and Path(target).is_file():
+        if skip and (Path(target).is_file() or (folder and any(Path(target).iterdir()))):
             return False
+    if folder:
+        check_folder(target)
+        return True
     if os.path.realpath(source) == str(check_target(target, overwrite=force)):
         raise OutputError(f"{target}: is the input itself; give another name")
     return True

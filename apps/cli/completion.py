@@ -61,5 +61,5 @@ def _copy(inner: argparse.ArgumentParser, verb: str, action: argparse.Action) ->
         copy = inner.add_argument(action.dest, nargs="*", choices=choices)
     if action.dest == "out_dir":
         copy.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-    elif action.dest in ("inputs", "input", "image", "output"):
+    elif action.dest in ("inputs", "input", "image", "output", "original"):
         copy.complete = shtab.FILE  # type: ignore[attr-defined]

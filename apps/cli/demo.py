@@ -5,15 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
 
 from apps.cli.common import make_folder, new_parser, parse
 from apps.cli.voice import Voice, number, printable
-
-if TYPE_CHECKING:
-    import numpy as np
 
 SAMPLE = Path(__file__).parents[2] / "assets" / "coffee.png"
 
@@ -29,11 +25,13 @@ def run(argv: Sequence[str]) -> int:
     import PIL.Image
 
     import inr
+    from apps.view.image import sections
+    from apps.view.page import PAGE_BYTES, Section, page
+    from apps.view.pieces import eight_bits, png
     from fields import name_of
     from inr.files import atomic_path, write_bytes
     from inr.fitting.callbacks import ProgressBar
     from inr.metrics import bits_per_pixel
-    from inr.report import error_map, page
     from inr.signals.image import Image, write_image
 
     source = Path(args.image) if args.image else SAMPLE
@@ -70,28 +68,31 @@ def run(argv: Sequence[str]) -> int:
     }
     side = min(96, domain.height, domain.width)
     top, left = (domain.height - side) // 2, (domain.width - side) // 2
-    original = _eight_bits(image.samples)
-    patch = original[top : top + side, left : left + side]
-    blown = np.kron(patch, np.ones((4, 4, 1), np.uint8))
+    patch = eight_bits(image.samples[top : top + side, left : left + side], domain.low, domain.high)
     field_patch = large[4 * top : 4 * (top + side), 4 * left : 4 * (left + side)]
     bicubic = np.asarray(
         PIL.Image.fromarray(patch.squeeze()).resize(
             (4 * side, 4 * side), PIL.Image.Resampling.BICUBIC
         )
-    ).reshape(blown.shape)
+    ).reshape(4 * side, 4 * side, -1)
+    shown = {
+        "original": patch,
+        "enlarged 4 times, bicubic": bicubic,
+        "enlarged 4 times, from the field": eight_bits(field_patch, domain.low, domain.high),
+    }
+    detail = {
+        "size": [side, side],
+        "panes": [{"name": k, "label": k, "frames": [png(v)]} for k, v in shown.items()],
+        "compare": [1, 2],
+        "clear": domain.channels in (2, 4),
+    }
     report = page(
         f"{source.name} as a field",
         "A photograph was fitted by a continuous function, stored as an .inr file, read back, and "
         "sampled at four times its resolution.",
+        {"PSNR": f"{quality:.2f} dB", "size": f"{size:,} bytes", "bits per pixel": f"{bpp:.3f}"},
+        [Section("The middle", "panes", detail), *sections(field, image, PAGE_BYTES)],
         facts,
-        [
-            ("original", original),
-            (f"decoded: {quality:.2f} dB in {size:,} bytes", _eight_bits(small)),
-            ("error, 8 times enlarged", error_map(original, _eight_bits(small))),
-            ("middle of the original, pixels enlarged 4 times", blown),
-            ("the same by bicubic resampling of the original", bicubic),
-            ("the same from the field at 4 times the resolution", _eight_bits(field_patch)),
-        ],
     )
     write_bytes(folder / "index.html", report.encode())
     voice.event(
@@ -116,12 +117,3 @@ def parser() -> ArgumentParser:
     p.add_argument("image", nargs="?", help="a photograph; default: the coffee cup in assets/")
     p.add_argument("--out-dir", type=str, default="demo", help="folder for the results")
     return p
-
-
-def _eight_bits(samples: np.ndarray) -> np.ndarray:
-    import numpy as np
-
-    if samples.dtype == np.uint8:
-        return samples
-    low, high = (0, 65535) if samples.dtype == np.uint16 else (samples.min(), samples.max())
-    return np.rint((samples - low) * (255.0 / max(high - low, 1e-30))).astype(np.uint8)

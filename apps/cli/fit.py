@@ -12,29 +12,33 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
 import inr
+from apps.cli import operators
 from apps.cli.common import (
     Parser,
     add_output_options,
+    add_reading_options,
     check_output,
     make_folder,
     new_parser,
     parse,
+    reading_of,
     set_threads,
     write_stdout,
 )
 from apps.cli.info import EXACT
 from apps.cli.voice import STDIN, Voice, complain, each, number, printable
 from inr import presets
-from inr.errors import TargetNotReached, UsageError
+from inr.errors import InputError, TargetNotReached, UsageError
+from inr.files import suffix_of
 from inr.presets import Preset, Recipe
-from inr.signals import KINDS, kind_of, reading_help, reading_options
+from inr.signals import KINDS, kind_of
 
 if TYPE_CHECKING:
     from fields.base import Field
@@ -42,7 +46,13 @@ if TYPE_CHECKING:
     from inr.fitting.fit import Fit
     from inr.signals.base import Signal
 
-EXAMPLES = {"audio": ((4096,), 1), "image": ((64, 64), 3)}
+EXAMPLES = {
+    "audio": ((4096,), 1),
+    "image": ((64, 64), 3),
+    "shape": ((64, 64, 64), 1),
+    "video": ((16, 32, 32), 3),
+    "volume": ((32, 32, 32), 1),
+}
 """By kind of signal, a shape and channels on which hyperparameters are checked. An array's number
 of axes is known when it is opened."""
 
@@ -63,7 +73,8 @@ def run(argv: Sequence[str]) -> int:
     args = next(iter(parsed.values()))  # they differ in fields and recipes only
     targets = dict(_jobs(args))
     _check(args)
-    reading = _reading(args, kinds.values())
+    operator = operators.build(args)
+    reading = reading_of(args, kinds.values())
     chosen = {kind: _preset(its, kind) for kind, its in parsed.items()}
     set_threads(args.threads)
     if args.out_dir:
@@ -78,6 +89,11 @@ def run(argv: Sequence[str]) -> int:
     def work(source: str) -> int:
         kind = kinds[source]
         opened = functools.partial(inr.open, contents[source], kind=kind, **reading[kind])
+        if operator is not None:
+            simulate = args.operator.simulate
+            opened = functools.partial(
+                operators.observed, opened, operator, args.truth, simulate=simulate
+            )
         how = functools.partial(suited, kind)
         return _fit(source, opened, targets[source], how, args, voice)
 
@@ -88,6 +104,7 @@ def parser(
     kind: str = "image",
     field_name: str | None = None,
     suited: str | None = None,
+    operator: str | None = None,
     *,
     with_class: bool = False,
 ) -> Parser:
@@ -97,6 +114,7 @@ def parser(
         kind: Kind of the signals, on which the defaults depend.
         field_name: The field; if not given, that of the preset.
         suited: Name of the preset; the kind's default if not given.
+        operator: The operator through which the inputs were observed, if any.
         with_class: Whether to add options for its hyperparameters.
     """
     if field_name:
@@ -122,8 +140,9 @@ def parser(
     p.add_argument("--max-loss-db", type=float, default=0.1, help="PSNR that coding may cost")
     p.settings = (
         *("steps", "seconds", "psnr", "seed", "device", "max_loss_db", "threads"),
-        *_add_reading_options(p),
+        *add_reading_options(p, KINDS),
     )
+    operators.add_options(p, operator)
     p.add_argument("--field.name", type=str, default=base.field, help=FIELD_HELP)
     if with_class:
         _add_hyperparameters(p, base)
@@ -131,38 +150,6 @@ def parser(
     training.add_class_arguments(Recipe, "recipe", as_group=False)
     p.set_defaults({f"recipe.{k}": v for k, v in vars(base.recipe).items()})
     return p
-
-
-def _add_reading_options(p: Parser) -> list[str]:
-    """For each kind of signal one option for each keyword of its opener; returns their names."""
-    names = []
-    for kind in KINDS:
-        options = reading_options(kind)
-        if not options:
-            continue
-        group = p.add_argument_group(f"how files of {kind} are read")
-        texts = reading_help(kind)
-        for name, hint in options.items():
-            group.add_argument(
-                f"--{kind}.{name}", type=hint | None, help=texts[name].replace("%", "%%")
-            )
-            names.append(f"{kind}.{name}")
-    return names
-
-
-def _reading(args: Namespace, kinds: Collection[str]) -> dict[str, dict[str, Any]]:
-    """By kind, how files are to be read.
-
-    Raises:
-        UsageError: an option is for a kind that no input is of.
-    """
-    reading = {}
-    for kind in KINDS:
-        values = vars(args[kind]) if kind in args else {}
-        reading[kind] = {name: value for name, value in values.items() if value is not None}
-        if reading[kind] and kind not in kinds:
-            raise UsageError(f"--{kind}.{next(iter(reading[kind]))}: no input is of {kind}")
-    return reading
 
 
 def _add_hyperparameters(p: Parser, base: Preset) -> None:
@@ -191,7 +178,7 @@ def _add_hyperparameters(p: Parser, base: Preset) -> None:
 
 
 def _rewritten(argv: Sequence[str]) -> list[str]:
-    """`--field NAME` and `--init X` are short for `--field.name NAME` and `--field.init X`.
+    """`--field NAME`, `--operator NAME` and `--init X` are short for `--field.name NAME` and so on.
 
     Presets by name become paths.
 
@@ -214,6 +201,8 @@ def _rewritten(argv: Sequence[str]) -> list[str]:
             rest.append(word.replace("--field", "--field.name", 1))
         elif word == "--init" or word.startswith("--init="):
             rest.append(word.replace("--init", "--field.init", 1))
+        elif word == "--operator" or word.startswith("--operator="):
+            rest.append(word.replace("--operator", "--operator.name", 1))
         else:
             rest.append(word)
     return configs + rest
@@ -240,7 +229,7 @@ def _inputs(argv: Sequence[str]) -> dict[str, str | bytes]:
             sources.append(word)
         else:
             has_output = has_output or word.startswith(("-o", "--output"))
-            if word in valued or (word.startswith("--field.") and "=" not in word):
+            if word in valued or (word.startswith(("--field.", "--operator.")) and "=" not in word):
                 next(words, None)
     # without -o the command is refused, and nobody is to wait for what is typed
     return {s: sys.stdin.buffer.read() if s == "-" and has_output else s for s in sources}
@@ -270,8 +259,10 @@ def _parsed(argv: Sequence[str], kind: str, suited: str | None = None) -> Namesp
     """The command line as signals of a kind have it, or those that a preset suits."""
     name = _chosen_field(argv, kind)
     plain = name is None and any(a in ("-h", "--help") for a in argv)
+    operator = operators.chosen(argv)
+    suited = suited or operators.preset_of(operator, kind)
     # the field's class brings torch: plain --help does without
-    return parse(parser(kind, name, suited, with_class=not plain), argv)
+    return parse(parser(kind, name, suited, operator, with_class=not plain), argv)
 
 
 def _chosen_field(argv: Sequence[str], kind: str) -> str | None:
@@ -319,7 +310,7 @@ def _preset(args: Namespace, kind: str) -> Preset:
     shape, channels = EXAMPLES[kind]
     try:
         with torch.device("meta"):  # its checks, without its memory
-            cls(len(shape), channels, **(cls.suggest(shape) | given))
+            cls(len(shape), channels, **cls.complete(shape, given))
     except FieldError as error:
         raise UsageError(f"--field {preset.field}: {error}") from None
     return preset
@@ -344,7 +335,8 @@ def _jobs(args: Namespace) -> list[tuple[str, str]]:
         if source == "-" and not args.output:
             raise UsageError("standard input has no name: say where to write with -o")
         folder = Path(args.out_dir) if args.out_dir else Path(source).parent
-        jobs.append((source, args.output or str(folder / f"{Path(source).stem}.inr")))
+        stem = Path(source).name.removesuffix(suffix_of(source))
+        jobs.append((source, args.output or str(folder / f"{stem}.inr")))
     counts = collections.Counter(os.path.realpath(target) for _, target in jobs)
     for _, target in jobs:
         if counts[os.path.realpath(target)] > 1:
@@ -376,8 +368,7 @@ def _fit(
 
     given = STDIN if source == "-" else source
     source_signal = opened()
-    for note in source_signal.notes:
-        voice.event({"event": "note", "input": source, "note": note}, f"{given}: {note}")
+    _inspected(source_signal, source, voice)
     stop = StopOnSignal()
     snapshot = None if target == "-" else Snapshot(f"{target}.snapshot", resume=args.resume)
     callbacks: list[Any] = [stop] if snapshot is None else [stop, snapshot]
@@ -418,6 +409,7 @@ def _fit(
 
     event = _done(fit, data) | {"seconds_encoding": round(seconds_encoding, 3)}
     shown = "exact" if event["psnr"] is None else f"{event['psnr']:.2f} dB"
+    shown += "" if source_signal.complete else " to what was observed"
     unit, cost = next(iter(fit.signal.domain.density(len(data)).items()))
     told = "".join(f", {k} {fit.metrics[k]:.4g}" for k in source_signal.shown if k in fit.metrics)
     lines = [
@@ -441,6 +433,15 @@ def _fit(
             "give more --steps or --seconds, or a larger field"
         )
     return 0
+
+
+def _inspected(found: Signal, source: str, voice: Voice) -> None:
+    """Say what was found in an input, and refuse it where there is nothing to fit."""
+    given = STDIN if source == "-" else source
+    if found.objection is not None:
+        raise InputError(f"{given}: {found.objection}")
+    for note in found.notes:
+        voice.event({"event": "note", "input": source, "note": note}, f"{given}: {note}")
 
 
 @contextlib.contextmanager
@@ -469,8 +470,10 @@ def _done(fit: Fit, data: bytes) -> dict[str, Any]:
     """The facts of a fit, JSON-ready; a `psnr` of None stands for an exact file."""
     from inr.codec.decode import inspect as inspect_file
 
-    quality = inspect_file(data).psnr or 0.0
-    others = {f"{k}_fit": number(v) for k, v in fit.metrics.items() if not k.startswith("psnr")}
+    quality = inspect_file(data).psnr if fit.signal.complete else fit.metrics["psnr"]
+    quality = quality or 0.0
+    told = ("psnr", "psnr_float")
+    others = {f"{k}_fit": number(v) for k, v in fit.metrics.items() if k not in told}
     return {
         "psnr": None if quality > EXACT else quality,
         "psnr_fit": number(fit.metrics["psnr_float"]),

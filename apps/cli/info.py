@@ -19,7 +19,7 @@ def run(argv: Sequence[str]) -> int:
     def show(source: str) -> int:
         facts = describe(source)
         lines = {"file": STDIN if source == "-" else source}
-        lines |= {key: _text(value) for key, value in facts.items() if key != "file"}
+        lines |= {key: as_text(value) for key, value in facts.items() if key != "file"}
         lines["chunks"] = ", ".join(f"{c['type']} {c['bytes']:,}" for c in facts["chunks"])
         if "psnr" in facts:
             lines["psnr"] = "exact" if facts["psnr"] is None else f"{facts['psnr']:.2f} dB"
@@ -42,13 +42,17 @@ def describe(source: str) -> dict[str, Any]:
     Raises:
         InputError: the file is missing, damaged or unsupported.
     """
+    return {"file": source} | facts_of(read_input(source))
+
+
+def facts_of(data: bytes) -> dict[str, Any]:
+    """Facts about the bytes of a file; see `describe`."""
     from inr.codec import format as container
     from inr.codec.decode import inspect
 
-    data = read_input(source)
     contents = inspect(data)
     quality = contents.psnr
-    facts: dict[str, Any] = {"file": source, "bytes": len(data)}
+    facts: dict[str, Any] = {"bytes": len(data)}
     facts |= {name: round(x, 4) for name, x in contents.domain.density(len(data)).items()}
     if quality is not None:
         facts["psnr"] = None if quality > EXACT else quality
@@ -67,9 +71,10 @@ EXACT = 600.0
 """A file that states more dB than this decodes to the very samples that were fitted."""
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A fact for people."""
     if isinstance(value, list):
-        return ", ".join(f"[{_text(v)}]" if isinstance(v, list) else _text(v) for v in value)
+        return ", ".join(f"[{as_text(v)}]" if isinstance(v, list) else as_text(v) for v in value)
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{k}: {_text(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{k}: {as_text(v)}" for k, v in value.items()) + "}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -22,6 +22,7 @@ from inr.errors import UsageError
 VERBS = {
     "fit": "fit a field to each input and store it as an .inr file",
     "decode": "render an .inr file at any size",
+    "view": "write a page that shows what an .inr file holds",
     "info": "show what an .inr file holds",
     "verify": "check that .inr files are intact",
     "fields": "list the fields, or one field's hyperparameters",

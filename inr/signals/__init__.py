@@ -57,6 +57,31 @@ KINDS = {
         "open_image",
         rb"\x89PNG|\xff\xd8\xff|GIF8|BM|II[*+]\0|MM\0[*+]|RIFF....WEBP|\x93NUMPY",
     ),
+    "shape": Kind(
+        "inr.signals.shape",
+        "ShapeDomain",
+        "open_shape",
+        rb"ply\s|glTF|(ST)?C?N?OFF\s|solid\s",
+        (".obj", ".ply", ".stl", ".off", ".glb", ".gltf", ".xyz"),
+    ),
+    "video": Kind(
+        "inr.signals.video",
+        "VideoDomain",
+        "open_video",
+        # MP4 and MOV (the other brands are pictures and sound), Matroska and WebM, AVI, FLV, ASF,
+        # MPEG; `peek` knows the others
+        rb"....ftyp(?!avi[fs]|he[iv]|mif1|msf1|jp2|jpx|M4[AB])|....(moov|mdat|wide|free)|"
+        rb"\x1aE\xdf\xa3|RIFF....AVI |FLV\x01|0&\xb2u\x8ef\xcf\x11|\0\0\x01\xba",
+        (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".ts"),
+    ),
+    "volume": Kind(
+        "inr.signals.volume",
+        "VolumeDomain",
+        "open_volume",
+        # NIfTI-1 and NIfTI-2; `peek` knows the others
+        rb"\x5c\x01\0\0|\0\0\x01\x5c|\x1c\x02\0\0n\+2",
+        (".nii", ".gz", ".dcm"),
+    ),
 }
 """By permanent name in files. What is none of the others' is an image, until it fails as one."""
 
@@ -76,10 +101,15 @@ def domain_from_header(kind: Any, items: Any) -> Domain:
 
 
 def kind_of(source: str | Path | bytes) -> str:
-    """Which kind of signal a file (or the bytes of one) holds, judged by its first bytes.
+    """Which kind of signal a file, a folder or the bytes of a file hold, judged by what is in it.
 
-    Where they tell nothing, or the file cannot be read, its suffix decides.
+    Where that tells nothing, or the file cannot be read, its suffix decides.
     """
+    from inr.signals import peek
+
+    found = peek.kind(source)
+    if found in KINDS:
+        return found
     head = source[:HEAD_BYTES] if isinstance(source, bytes) else _head(source)
     suffix = "" if isinstance(source, bytes) else Path(source).suffix.lower()
     for kind, entry in KINDS.items():
@@ -112,6 +142,8 @@ def open_signal(
     kind = kind_of(source) if kind is None else kind
     if kind not in KINDS:
         raise UsageError(f"kind is {kind!r}: choose from {', '.join(KINDS)}")
+    if kind == "image" and not isinstance(source, bytes) and Path(source).is_dir():
+        raise InputError(f"{source}: is a folder of neither pictures nor DICOM files: give a file")
     known = reading_options(kind)
     for name in options:
         if name not in known:

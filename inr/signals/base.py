@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
@@ -119,6 +119,15 @@ class Batch:
             rows = slice(start, start + bands)
             yield Batch([self.axes[0][rows], *self.axes[1:]], self.values[rows])
 
+    def pick(self, indices: Tensor) -> Points:
+        """Scattered samples by their places in the flattened lattice, shape (n,)."""
+        import torch
+
+        places = torch.unravel_index(indices, self.values.shape[:-1])
+        coords = [axis[i.to(axis.device)] for axis, i in zip(self.axes, places, strict=True)]
+        flat = self.values.flatten(0, -2)
+        return Points(torch.stack(coords, dim=-1), flat.index_select(0, indices.to(flat.device)))
+
     def evaluate(self, field: Field) -> Tensor:
         """A field's values on the lattice, of the shape of `values`."""
         return field.on_grid(self.axes)
@@ -150,6 +159,10 @@ class Points:
         parts = zip(self.coords.split(points), self.values.split(points), strict=True)
         yield from itertools.starmap(Points, parts)
 
+    def pick(self, indices: Tensor) -> Points:
+        """Some of the samples, by their places, shape (n,)."""
+        return Points(self.coords[indices], self.values[indices])
+
     def evaluate(self, field: Field) -> Tensor:
         """A field's values at the points, of the shape of `values`."""
         return field(self.coords)
@@ -178,9 +191,12 @@ class Signal(ABC):
 
     Attributes:
         shown: Names of the metrics that are told beside the PSNR.
+        complete: Whether it is the signal itself, which a file can be compared with, and not only
+            what was observed of it.
     """
 
     shown: ClassVar[tuple[str, ...]] = ()
+    complete: ClassVar[bool] = True
     domain: Domain
 
     @property
@@ -201,6 +217,11 @@ class Signal(ABC):
     @property
     def preset(self) -> str | None:
         """The preset that suits this very signal, where it is not the default of its kind."""
+        return None
+
+    @property
+    def objection(self) -> str | None:
+        """Why `inr fit` should refuse it, though it can be read; mostly None."""
         return None
 
     @property
@@ -232,6 +253,13 @@ class Signal(ABC):
     def probe(self, points: int) -> Batch | Points:
         """At most about `points` samples, the same at each call, to compare fields by."""
 
+    def differences(self, field: Field, batch: Batch | Points) -> Tensor:
+        """How far a field is off at a batch's samples, of the shape of its values.
+
+        Teaching goes by it; a loss that is no sum of its squares has it otherwise.
+        """
+        return batch.evaluate(field) - batch.values
+
     def loss(self, field: Field, batch: Any) -> Tensor:
         """Sum of squared errors over a batch; the trainer divides by its `count`.
 
@@ -259,7 +287,7 @@ KEPT_VALUES = 1 << 26
 """Signals of at most so many numbers keep them as floats too; larger ones make what is asked for,
 each time."""
 
-DIGEST_ROWS = 1 << 10
+DIGEST_BYTES = 1 << 24
 
 
 class GridSignal(Signal):
@@ -312,16 +340,12 @@ class GridSignal(Signal):
         """Scattered samples by their places in the flattened lattice, shape (n,)."""
         import torch
 
-        shape = self.domain.shape
-        places = torch.unravel_index(indices, shape)
+        if self._values is not None or self.samples.size <= KEPT_VALUES:
+            return self.full_batch().pick(indices)
+        places = torch.unravel_index(indices, self.domain.shape)
         axes = zip(self.axes(), places, strict=True)
         coords = torch.stack([axis[i.to(axis.device)] for axis, i in axes], dim=-1)
-        if self._values is None and self.samples.size > KEPT_VALUES:
-            values = self._converted(self.samples[tuple(i.cpu().numpy() for i in places)])
-        else:
-            flat = self.values.reshape(-1, self.channels)
-            values = flat.index_select(0, indices.to(flat.device))
-        return Points(coords, values)
+        return Points(coords, self._converted(self.samples[tuple(i.cpu().numpy() for i in places)]))
 
     def axes(self) -> list[Tensor]:
         """Coordinates of the samples, one vector per axis."""
@@ -345,13 +369,18 @@ class GridSignal(Signal):
 
     def digest(self) -> str:
         found = hashlib.blake2b(digest_size=16)
-        for start in range(0, len(self.samples), DIGEST_ROWS):
-            found.update(self.samples[start : start + DIGEST_ROWS].tobytes())
+        rows = max(1, DIGEST_BYTES * len(self.samples) // self.samples.nbytes)
+        for start in range(0, len(self.samples), rows):
+            found.update(self.samples[start : start + rows].tobytes())
         return found.hexdigest()
 
     def statistics(self) -> SignalStatistics:
         from fields.base import SignalStatistics
 
+        if self._values is None and self.samples.size > KEPT_VALUES:
+            return SignalStatistics(
+                lambda place: self._converted(self.samples[place]), self.samples.shape
+            )
         return SignalStatistics(self.values)
 
     def full_batch(self) -> Batch:
@@ -389,8 +418,15 @@ class GridSignal(Signal):
             return self.full_batch()
         return self.random_batch(points, torch.Generator().manual_seed(0))
 
-    def measure(self, field: Field) -> Measured:
-        """Errors of a field on all samples, band by band."""
+    def measure(
+        self, field: Field, watch: Callable[[np.ndarray, np.ndarray], None] | None = None
+    ) -> Measured:
+        """Errors of a field on all samples, band by band.
+
+        Args:
+            field: The field.
+            watch: Called for each band with the samples and their decode, both as float64.
+        """
         import numpy as np
 
         from inr.rendering import bands
@@ -403,6 +439,8 @@ class GridSignal(Signal):
             original = self.samples[rows].astype(np.float64)
             rounded += float(np.square(decoded - original).sum())
             power += float(np.square(original).sum())
+            if watch is not None:
+                watch(original, decoded)
         n = self.samples.size
         return Measured(exact / n, rounded / n, power / n)
 
