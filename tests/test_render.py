@@ -57,7 +57,7 @@ class Block(Domain):
     def __init__(self, *shape: int) -> None:
         self.shape, self.channels = shape, 2
 
-    header = from_header = describe = peak = grain = None
+    header = from_header = describe = peak = grain = to_values = None
 
     def to_samples(self, values):
         return values
