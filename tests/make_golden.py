@@ -7,18 +7,26 @@ Refuses to replace a file: a new version of the format gets new names beside the
 
 import json
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import imageio.v3
 import numpy as np
+import trimesh
 
 import inr
 from inr.codec.encode import encode
 from inr.codec.format import VERSION
+from inr.meshes import make_mesh
 from inr.presets import Preset, Recipe
+from inr.signals.array import ArraySignal
+from inr.signals.audio import Audio
 from inr.signals.image import Image
+from inr.signals.shape import Shape
+from inr.signals.video import Video
+from inr.signals.volume import Volume
 from tests.conftest import ASSETS, ROOT
 from tests.test_robust import golden_facts
 
@@ -73,17 +81,37 @@ def main() -> None:
         "grid-float": (coffee[..., 0].astype(np.float32) / 100 - 0.5, "grid"),
         "grid-icc-rgb8": (coffee, "grid"),
     }
-    for name, (array, preset) in samples.items():
+    t = np.arange(2000) / 8000
+    sound = np.rint(12000 * np.sin(2 * np.pi * (200 + 900 * t) * t)).astype(np.int16)
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in (10, 12, 14)), indexing="ij")
+    ball = np.rint(900 * np.exp(-2 * (x**2 + y**2 + z**2)) - 100).astype(np.int16)
+    clip = np.stack([np.roll(coffee, k, axis=1) for k in range(6)])
+    affine = np.array([[0, 0, 2.0, -9], [0, 1.5, 0, 4], [-3.0, 0, 0, 7], [0, 0, 0, 1]])
+    sphere = trimesh.creation.icosphere(2, 1.5)
+    cosines = {"decomposition": "tt", "base": "cosines", "channel_factors": "shared"}
+    cosines |= {"init": "svd", "start_psnr": 30.0}
+    box = Preset("siren", small, Recipe(lr=2e-3, batch=1024))
+    signals = {
+        name: (Image.from_array(array, icc=b"not a real profile" if "icc" in name else b""), preset)
+        for name, (array, preset) in samples.items()
+    } | {
+        "array": (ArraySignal.from_array(np.stack([x, y * z], -1)), box),
+        "audio": (Audio.from_array(sound, 8000), "windows"),
+        "shape": (Shape.from_mesh(make_mesh(sphere.vertices + 2, sphere.faces)), box),
+        "video": (Video.from_array(clip, Fraction(30000, 1001)), Preset("finr", cosines)),
+        "volume": (Volume.from_array(ball, affine=affine, scaling=(0.5, -1024.0)), box),
+    }
+    for name, (signal, preset) in signals.items():
         path = ROOT / "tests" / "golden" / f"v{VERSION}-{name}.inr"
         if path.exists():
             print(f"{path.name} stays")
             continue
-        image = Image.from_array(array, icc=b"not a real profile" if "icc" in name else b"")
-        fit = inr.fit(image, preset, steps=200 if name.startswith("multi") else 60)
-        path.write_bytes(encode(fit.field, image, rounding=fit.rounding))
+        fit = inr.fit(signal, preset, steps=200 if name.startswith("multi") else 60)
+        path.write_bytes(encode(fit.field, signal, rounding=fit.rounding))
         field = inr.load(path)
         path.with_suffix(".json").write_text(json.dumps(golden_facts(path)) + "\n")
-        pictures = {f"x{scale}": inr.render(field, scale=scale) for scale in (1, 2)}
+        scales = (0.0625, 0.125) if name == "shape" else (1, 2)
+        pictures = {f"x{scale}": inr.render(field, scale=scale) for scale in scales}
         np.savez_compressed(path.with_suffix(".npz"), **pictures)
         print(f"{path.name} made, {path.stat().st_size} bytes")
 

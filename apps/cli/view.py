@@ -201,7 +201,7 @@ def _measured(field: Field, original: Signal) -> dict[str, float]:
 UNITS = {
     "psnr": ("PSNR, measured", "dB"),
     "snr": ("SNR", "dB"),
-    "lsd": ("log-spectral distance", "dB"),
+    "lsd": ("log-spectral distance, log10 of power", ""),
     "iou": ("IoU", ""),
     "chamfer": ("Chamfer, in the file's units", ""),
     "chamfer_share": ("Chamfer, of the diagonal", "%"),
