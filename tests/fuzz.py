@@ -33,6 +33,9 @@ def seeds() -> list[bytes]:
     from inr.signals.array import ArraySignal
     from inr.signals.audio import Audio
     from inr.signals.image import Image
+    from inr.signals.shape import TARGETS, ShapeDomain
+    from inr.signals.video import Video
+    from inr.signals.volume import Volume
 
     rng = np.random.default_rng(0)
     ramp = np.linspace(0, 1, 24 * 32).reshape(24, 32, 1)
@@ -89,6 +92,26 @@ def seeds() -> list[bytes]:
     field.domain = array.domain
     # out of reach, so that it is kept as it is
     made.append(encode(field, array, max_loss_db=0.0))
+    block = (ramp.reshape(8, 8, 12) * 900).astype(np.int16)
+    clip = np.repeat((ramp.reshape(8, 8, 12, 1) * 200).astype(np.uint8), 3, -1)
+    cosines = {"decomposition": "tt", "rank": 3, "base": "cosines", "base_options": {"terms": 8}}
+    for signal, name, given in (
+        (Volume.from_array(block, affine=np.diag([2.0, 1.0, -3.0, 1.0])), "siren", small),
+        (Volume.from_array(block, scaling=(0.5, -7.0)), "finr", cosines | {"init": "svd"}),
+        (Video.from_array(clip), "finr", cosines),
+    ):
+        torch.manual_seed(0)
+        field = fields.create(name, 3, signal.channels, **given)
+        field.adapt(signal.statistics())
+        field.domain = signal.domain
+        made.append(encode(field, signal, target_psnr=20.0))
+    torch.manual_seed(0)
+    field = fields.create("siren", 3, 1, **small)
+    for target in TARGETS:
+        field.domain = ShapeDomain(target, 0.5, (1.0, 2.0, 3.0), 4.0, 8, 12)
+        made.append(encode(field))
+    field.out.weight.data[0, 0] = 1e6  # beside the others under one step: large symbols
+    made.append(encode(field))
     return made
 
 
