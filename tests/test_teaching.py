@@ -30,6 +30,7 @@ from inr.signals.image import Image
 from inr.signals.observed import Observed
 from inr.signals.oriented import OrientedPoints
 from inr.signals.shape import Shape
+from tests.test_fitting import Stop
 
 SCHEDULES = [name for name in TEACHING if name != "off"]
 
@@ -252,19 +253,6 @@ def test_a_budget_of_seconds_ends_a_fit(image):
     fit = inr.fit(image, taught(), seconds=0.3)
     assert fit.ended == "seconds"
     assert fit.seconds == pytest.approx(0.3, abs=0.3)
-
-
-class Stop(BetweenBursts):
-    """Stops the fit once `step` is reached."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__()
-        self.step = step
-
-    def between(self, module: FitModule) -> None:
-        module._burst = 1
-        if module.fit_step >= self.step:
-            module.finished = "stopped"
 
 
 @pytest.mark.parametrize("batch", [1 << 18, 300])

@@ -283,6 +283,16 @@ class Signal(ABC):
         return []
 
 
+def sample_axes(domain: Domain, device: str) -> list[Tensor]:
+    """Coordinates of a domain's samples, one vector per axis."""
+    import torch
+
+    return [
+        torch.from_numpy(domain.cell_centres(i, 0, n, n)).to(device)
+        for i, n in enumerate(domain.shape)
+    ]
+
+
 KEPT_VALUES = 1 << 26
 """Signals of at most so many numbers keep them as floats too; larger ones make what is asked for,
 each time."""
@@ -349,14 +359,8 @@ class GridSignal(Signal):
 
     def axes(self) -> list[Tensor]:
         """Coordinates of the samples, one vector per axis."""
-        import torch
-
         if not self._axes:  # a long sound's are no trifle at every step
-            domain = self.domain
-            self._axes = [
-                torch.from_numpy(domain.cell_centres(i, 0, n, n)).to(self.device)
-                for i, n in enumerate(domain.shape)
-            ]
+            self._axes = sample_axes(self.domain, self.device)
         return self._axes
 
     def to(self, device: str) -> Self:

@@ -17,7 +17,7 @@ from inr.errors import InputError
 from inr.limits import Limits
 from inr.metrics import psnr
 from inr.operators.priors import curvature, total_variation
-from inr.signals.base import Batch, Domain, GridSignal, Points, Signal
+from inr.signals.base import Batch, Domain, GridSignal, Points, Signal, sample_axes
 
 if TYPE_CHECKING:
     import torch
@@ -138,14 +138,8 @@ class Observed(Signal):
 
     def axes(self) -> list[Tensor]:
         """Coordinates of the signal's samples, one vector per axis."""
-        import torch
-
         if not self._axes:
-            domain = self.domain
-            self._axes = [
-                torch.from_numpy(domain.cell_centres(i, 0, n, n)).to(self.source.device)
-                for i, n in enumerate(domain.shape)
-            ]
+            self._axes = sample_axes(self.domain, self.source.device)
         return self._axes
 
     def statistics(self) -> SignalStatistics:
