@@ -5,6 +5,7 @@ import io
 import json
 import math
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 import fields
 import inr
+from apps.cli.decode_shape import Model
 from apps.cli.main import main
 from fields.base import Field
 from inr import presets, surface
@@ -675,6 +677,27 @@ def test_the_whole_road(tmp_path, capsys):
     for option, value in (("--resolution", "1"), ("--level", "9"), ("--rate", "3")):
         assert main(["decode", str(packed), "-f", option, value]) == 2
         assert option in capsys.readouterr().err
+
+
+def test_a_long_search_shows_how_far_it_is(tmp_path, capsys, monkeypatch):
+    torch.manual_seed(0)
+    field = fields.Siren(3, 1, hidden_features=8, hidden_layers=1, first_omega=4.0)
+    field.domain = ShapeDomain("sdf", 1.0, (0.0, 0.0, 0.0), 1.0, 0, 0)
+    packed = tmp_path / "ball.inr"
+    packed.write_bytes(encode(field))
+    shares: list[float] = []
+    job = Model(inr.load(packed), {"resolution": 80, "level": None, "normals": False})
+    job.progress = shares.append
+    job.write(tmp_path / "a.stl")
+    assert len(shares) > 3
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    for quiet in ([], ["-q"]):
+        target = str(tmp_path / f"b{len(quiet)}.stl")
+        assert main(["decode", str(packed), "-o", target, "--resolution", "80", *quiet]) == 0
+        # rich shortens what does not fit
+        assert (str(tmp_path)[:12] in capsys.readouterr().err) == (not quiet)
 
 
 def test_reading_options(tmp_path, capsys):

@@ -132,7 +132,7 @@ def _decode(source: str, args: Namespace, voice: Voice) -> int:
     else:
         names = (names[0], target)
         place = atomic_folder(target) if folder else atomic_path(target, overwrite=args.force)
-        with place as part:
+        with place as part, voice.bar(target) as job.progress:
             job.write(part)
     seconds = time.perf_counter() - begin
     voice.event(

@@ -12,7 +12,7 @@ from inr.errors import UsageError
 from inr.limits import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy as np
 
@@ -41,9 +41,13 @@ class Model:
     Args:
         field: The decoded field.
         how: What `options` returned.
+
+    Attributes:
+        progress: Told the share of the surface that is found, if set.
     """
 
     suffix = ".glb"
+    progress: Callable[[float], None] | None = None
 
     def __init__(self, field: Field, how: dict[str, Any]) -> None:
         from inr.signals.shape import RESOLUTION
@@ -99,7 +103,11 @@ class Model:
 
         domain = self.domain
         found = extract(
-            self.field, self.resolution, level=self.level, thickness=domain.thickness
+            self.field,
+            self.resolution,
+            level=self.level,
+            thickness=domain.thickness,
+            progress=self.progress,
         ).oriented(domain.outward)
         if not len(found.faces):
             raise UsageError(

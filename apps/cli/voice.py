@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from inr.errors import FitError, InputError, InrError, OutputError, UsageError
@@ -36,6 +37,24 @@ class Voice:
             print(json.dumps(event, default=str, allow_nan=False), file=stream, flush=True)
         elif lines and not self.quiet:
             print("\n".join(map(printable, lines)), file=stream, flush=True)
+
+    @contextlib.contextmanager
+    def bar(self, label: str) -> Iterator[Callable[[float], None]]:
+        """A bar on stderr for work that may take long; yields what is told the share that is done.
+
+        There is none where stderr is no terminal, nor for programs, nor with -q.
+        """
+        if self.as_json or self.quiet or not sys.stderr.isatty():
+            yield lambda share: None
+            return
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn(escape(printable(label))), BarColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+            task = shown.add_task("", total=1.0)
+            yield lambda share: shown.update(task, completed=share)
 
     def failure(self, source: str, error: Exception) -> int:
         """Say in one line why an input failed; returns the exit code that it deserves."""
