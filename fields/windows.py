@@ -191,7 +191,8 @@ class Windows(Field):
         for k in range(self.count):
             start = round((k - self.overlap / 2) * n / self.count)
             start = min(max(start, 0), max(n - length, 0))
-            piece = statistics.samples[start : start + length]
+            others = [slice(None)] * (self.in_features - 1)
+            piece = statistics.part((slice(start, start + length), *others))
             flat = piece.reshape(-1, self.out_features).double()
             mean = flat.mean(0)
             level = (flat - mean).square().mean().sqrt()

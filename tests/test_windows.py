@@ -195,6 +195,25 @@ def test_each_window_takes_the_level_of_its_piece():
     assert (field(last) == -0.25).all()
 
 
+def test_a_long_signal_is_looked_at_window_by_window():
+    samples = torch.sin(torch.arange(8000) / 9)[:, None]
+    looked: list[int] = []
+
+    def part(place: tuple[slice, ...]) -> torch.Tensor:
+        looked.append(len(samples[place]))
+        return samples[place]
+
+    found = []
+    for statistics in (SignalStatistics(samples), SignalStatistics(part, (8000, 1))):
+        torch.manual_seed(0)
+        field = fields.create("windows", 1, 1, count=8, base_options=SMALL)
+        field.adapt(statistics)
+        found.append(field.levels.clone())
+    assert found[0].equal(found[1])
+    assert len(looked) == 8
+    assert max(looked) < 1200
+
+
 def test_silent_windows_stay_silent_and_cost_nothing():
     loud = (9000 * np.sin(np.arange(4000) / 9)).astype(np.int16)
     sound = np.concatenate([loud, np.zeros(12000, np.int16)])
