@@ -126,9 +126,9 @@ class ShapeDomain(Domain):
     def describe(self) -> dict[str, Any]:
         return {
             "target": self.target,
-            "truncation": self.truncation,
-            "centre": list(self.centre),
-            "side": 2 * self.half,
+            "truncation": float(f"{self.truncation:.6g}"),
+            "centre": [float(f"{x:.6g}") for x in self.centre],
+            "side": float(f"{2 * self.half:.6g}"),
             "vertices": self.vertices,
             "faces": self.faces,
         }
