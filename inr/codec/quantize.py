@@ -25,7 +25,7 @@ STEP_BIAS = 192
 FAR = 3.0
 """Growth of the error by a trial step beyond which it tells little of small steps."""
 
-CLOSE = 1e-6
+CLOSE = 2e-7
 """A mean squared error of values in [-1, 1] that is small in any case."""
 
 FINER = 24
