@@ -188,10 +188,10 @@ class Windows(Field):
         """Start each network from its own piece of the signal, of which it takes the level."""
         n = statistics.shape[0]
         length = max(1, round(n * (1 + self.overlap) / self.count))
+        others = [slice(None)] * (self.in_features - 1)
         for k in range(self.count):
             start = round((k - self.overlap / 2) * n / self.count)
             start = min(max(start, 0), max(n - length, 0))
-            others = [slice(None)] * (self.in_features - 1)
             piece = statistics.part((slice(start, start + length), *others))
             flat = piece.reshape(-1, self.out_features).double()
             mean = flat.mean(0)

@@ -109,14 +109,13 @@ def _options(args: Namespace, kind: Kind, name: str) -> dict[str, Any]:
 
 def _decode(source: str, args: Namespace, voice: Voice) -> int:
     """Decode one file; returns its exit code."""
-    from inr.codec.decode import decode, inspect
+    from inr.codec.decode import decode
     from inr.files import atomic_folder, atomic_path, suffix_of
 
     names = (STDIN if source == "-" else source, "standard output")
-    data = read_input(source)
-    kind = KINDS[inspect(data).domain.kind]
-    how = _options(args, kind, names[0])
-    job = kind.job(decode(data), how)
+    field = decode(read_input(source))
+    kind = KINDS[field.domain.kind]
+    job = kind.job(field, _options(args, kind, names[0]))
     target = args.output or str(Path(source).with_suffix(job.suffix))
     suffix = job.suffix if target == "-" else suffix_of(target)
     job.check(suffix, to_file=target != "-")
