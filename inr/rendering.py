@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from fields.kernels.grid import NumpyGrid
 from inr.errors import UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from fields.base import Field
@@ -29,14 +31,19 @@ def bands(field: Field, axes: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]
     """
     import torch
 
-    inner = math.prod(len(axis) for axis in axes[1:])
-    rows = max(1, BAND_POINTS // max(inner, 1))
     with field.one_step():
-        for start in range(0, len(axes[0]), rows):
-            band = slice(start, min(start + rows, len(axes[0])))
+        for band in _bands_of(axes):
             with torch.no_grad():  # not across the yield: the caller keeps its own mode
                 values = _on_grid(field, [axes[0][band], *axes[1:]])
             yield band, values
+
+
+def _bands_of(axes: Sequence[Tensor] | Sequence[np.ndarray]) -> Iterator[slice]:
+    """Stretches of the first axis with at most BAND_POINTS points each, or of a single row."""
+    inner = math.prod(len(axis) for axis in axes[1:])
+    rows = max(1, BAND_POINTS // max(inner, 1))
+    for start in range(0, len(axes[0]), rows):
+        yield slice(start, min(start + rows, len(axes[0])))
 
 
 def _on_grid(field: Field, axes: Sequence[Tensor]) -> Tensor:
@@ -51,8 +58,21 @@ def _on_grid(field: Field, axes: Sequence[Tensor]) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
+def sampled(field: Field | NumpyGrid, axes: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """The values of `bands` as arrays, for coordinates that are arrays."""
+    if isinstance(field, NumpyGrid):
+        for band in _bands_of(axes):
+            yield field.on_grid([axes[0][band], *axes[1:]])
+        return
+    import torch
+
+    like = next(field.parameters())
+    for _, values in bands(field, [torch.from_numpy(axis).to(like) for axis in axes]):
+        yield values.cpu().numpy()
+
+
 def render(
-    field: Field,
+    field: Field | NumpyGrid,
     size: Sequence[int] | None = None,
     *,
     scale: float | None = None,
@@ -67,7 +87,8 @@ def render(
     coarser than the source, each sample is the mean over its cell, so that nothing aliases.
 
     Args:
-        field: A fitted or loaded field; `field.domain` says where it lives.
+        field: A fitted or loaded field, or one of `inr.codec.light`; `field.domain` says where it
+            lives.
         size: Samples per axis, (height, width) for an image. Default: the source's, or that of
             the crop, times `scale`.
         scale: Factor on the default size, instead of `size`.
@@ -88,15 +109,13 @@ def render(
 
 
 def render_window(
-    field: Field,
+    field: Field | NumpyGrid,
     shape: Sequence[int],
     starts: Sequence[float],
     lengths: Sequence[float],
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """All of `render_bands` in one array, `out` if given."""
-    import numpy as np
-
     domain: Domain = field.domain
     full = (*shape, domain.channels)
     dtype = domain.to_samples(np.zeros((0, domain.channels), np.float32)).dtype
@@ -116,20 +135,17 @@ def render_window(
 
 
 def render_bands(
-    field: Field,
+    field: Field | NumpyGrid,
     domain: Domain,
     shape: Sequence[int],
     starts: Sequence[float],
     lengths: Sequence[float],
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield (rows, samples) of a rendering from top to bottom, for streaming to a file."""
-    import torch
-
-    like = next(field.parameters())
     over = [max(1, math.ceil(n / s - 1e-9)) for n, s in zip(lengths, shape, strict=True)]
     edges = [domain.first_edge(a, x / n) for a, x, n in zip(starts, lengths, shape, strict=True)]
     first, *others = (
-        torch.from_numpy(domain.cell_centres(i, edges[i], edges[i] + lengths[i], n * k)).to(like)
+        domain.cell_centres(i, edges[i], edges[i] + lengths[i], n * k)
         for i, (n, k) in enumerate(zip(shape, over, strict=True))
     )
     inner = math.prod(len(axis) for axis in others) * over[0]
@@ -139,17 +155,17 @@ def render_bands(
             rows = slice(start, min(start + step, shape[0]))
             local = [first[rows.start * over[0] : rows.stop * over[0]], *others]
             # more than one part only where the parts make up a single row
-            parts = [_cell_sums(part, over, rows) for _, part in bands(field, local)]
-            values = torch.stack(parts).sum(0) / over[0]
-            yield rows, domain.to_samples(values.cpu().numpy())
+            parts = [_cell_sums(part, over, rows) for part in sampled(field, local)]
+            yield rows, domain.to_samples(sum(parts[1:], parts[0]) / np.float32(over[0]))
 
 
-def _cell_sums(values: Tensor, over: Sequence[int], rows: slice) -> Tensor:
+def _cell_sums(values: np.ndarray, over: Sequence[int], rows: slice) -> np.ndarray:
     """Means over the sub-samples of each cell, but sums along the first axis."""
     for axis, k in enumerate(over[1:], 1):
         if k > 1:
-            values = values.unflatten(axis, (-1, k)).mean(axis + 1)
-    return values.unflatten(0, (rows.stop - rows.start, -1)).sum(1)
+            shape = values.shape
+            values = values.reshape(*shape[:axis], -1, k, *shape[axis + 1 :]).mean(axis + 1)
+    return values.reshape(rows.stop - rows.start, -1, *values.shape[1:]).sum(1)
 
 
 def target_shape(

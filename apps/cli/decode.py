@@ -110,10 +110,12 @@ def _options(args: Namespace, kind: Kind, name: str) -> dict[str, Any]:
 def _decode(source: str, args: Namespace, voice: Voice) -> int:
     """Decode one file; returns its exit code."""
     from inr.codec.decode import decode
+    from inr.codec.light import decode_light
     from inr.files import atomic_folder, atomic_path, suffix_of
 
     names = (STDIN if source == "-" else source, "standard output")
-    field = decode(read_input(source))
+    data = read_input(source)
+    field = decode_light(data) or decode(data)
     kind = KINDS[field.domain.kind]
     job = kind.job(field, _options(args, kind, names[0]))
     target = args.output or str(Path(source).with_suffix(job.suffix))

@@ -1,0 +1,1 @@
+"""Other ways to compute what a field computes, each tested against the field itself."""

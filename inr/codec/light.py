@@ -1,0 +1,48 @@
+"""Decoding without torch, for the field that pictures are stored as by default."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fields.kernels.grid import NAMES, NumpyGrid
+from inr.codec.decode import inspect, symbols
+from inr.codec.quantize import dequantize
+from inr.limits import Limits
+
+
+def decode_light(data: bytes, limits: Limits = Limits()) -> NumpyGrid | None:  # noqa: B008
+    """Rebuild the field of a file, its domain attached, if that needs no torch.
+
+    Returns:
+        A field for `inr.rendering.render`; None for all that `inr.decode` should have a look at,
+        other fields and files that are not as they should be among it.
+
+    Raises:
+        InputError: the file is damaged, unsupported or beyond `limits`.
+    """
+    contents = inspect(data, limits)
+    domain, given = contents.domain, contents.hyperparameters
+    if contents.field != "grid" or domain.precision != "float32" or len(given) != len(NAMES):
+        return None
+    arguments = dict(zip(NAMES, given, strict=True))
+    shapes = NumpyGrid.shapes(len(domain.shape), domain.channels, arguments)
+    if shapes is None or sum(math.prod(shape) for shape, _ in shapes) > limits.symbols:
+        return None
+    sizes = [
+        math.prod(shape) // rows
+        for shape, per_row in shapes
+        for rows in [shape[0] if per_row else 1]
+        for _ in range(rows)
+    ]
+    rows = symbols(contents, limits)
+    if [len(row.symbols) for row in rows] != sizes:
+        return None
+    numbers = np.concatenate([dequantize(row).astype(np.float32) for row in rows])
+    ends = np.cumsum([math.prod(shape) for shape, _ in shapes])
+    parts = np.split(numbers, ends[:-1])
+    tensors = [part.reshape(shape) for part, (shape, _) in zip(parts, shapes, strict=True)]
+    field = NumpyGrid.of(tensors, arguments["levels"])
+    field.domain = domain
+    return field
