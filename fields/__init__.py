@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fields.grid import Grid
     from fields.mfn import Bacon, FourierNet, GaborNet
     from fields.multistage import MultiStage
+    from fields.progressive import Progressive
     from fields.siren import Siren
     from fields.spder import Spder
     from fields.tanh import Tanh
@@ -46,6 +47,7 @@ __all__ = [
     "Grid",
     "MultiStage",
     "Pranc",
+    "Progressive",
     "ReluPe",
     "Rff",
     "Siren",

@@ -15,7 +15,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -100,6 +100,10 @@ class Field(nn.Module, ABC):
         smoothness: How many derivatives in the coordinates exist and are continuous. The class
             has that of its defaults; an instance whose hyperparameters change it has its own.
         extends: Whether coordinates beyond [-1, 1] mean anything to it.
+        sizes: Names of the hyperparameters that count units: with them a field grows and shrinks.
+        layered: Whether its file is to be made of layers (see `groups`), so that the first bytes of
+            it already make a coarser signal. Set it on an instance; a class has it whose very point
+            that is.
         hyperparameters: The keyword arguments that built this field, defaults included, and in
             place of some what the field settled itself (see `settle`).
         domain: Where the field lives, set by whoever attaches a signal; None until then.
@@ -107,6 +111,8 @@ class Field(nn.Module, ABC):
 
     smoothness: float = math.inf
     extends: bool = True
+    sizes: ClassVar[tuple[str, ...]] = ("hidden_features",)
+    layered: bool = False
     in_features: int
     out_features: int
     hyperparameters: dict[str, Any]
@@ -197,6 +203,20 @@ class Field(nn.Module, ABC):
         """What was given, and what the shape of a signal calls for besides."""
         return cls.suggest(shape) | dict(given)
 
+    @classmethod
+    def scaled(cls, given: Mapping[str, Any], factor: float) -> dict[str, Any]:
+        """Hyperparameters of a field with `factor` times as many units in each of its `sizes`.
+
+        Args:
+            given: Hyperparameters, of which those among `sizes` that are missing have their
+                defaults.
+            factor: Above 0. What a file stores grows with about its square, or for a lattice of
+                features with its power of the number of axes.
+        """
+        parameters = inspect.signature(cls).parameters
+        whole_set = {name: parameters[name].default for name in cls.sizes} | dict(given)
+        return whole_set | {name: times(whole_set[name], factor) for name in cls.sizes}
+
     def settle(self, name: str, value: Any) -> None:
         """Record the value of a hyperparameter that the field itself has chosen."""
         self._settled[name] = self.hyperparameters[name] = value
@@ -244,6 +264,19 @@ class Field(nn.Module, ABC):
     def stored_parameters(self) -> list[StoredTensor]:
         """The tensors that a file must carry, in decoding order."""
         return [StoredTensor(name, tensor) for name, tensor in self.named_parameters()]
+
+    def groups(self) -> list[int]:
+        """How many stored tensors each layer of a progressive file holds, in decoding order.
+
+        With the tensors of the later layers at zero the field is a coarser one.
+        """
+        return [len(self.stored_parameters())]
+
+    def leave_out(self, first: int) -> None:
+        """Learn that stored tensors from number `first` on are 0, so as not to compute with them.
+
+        It holds until `load_stored` is called.
+        """
 
     @torch.no_grad()
     def load_stored(self, values: Mapping[str, Tensor]) -> None:
@@ -294,6 +327,13 @@ def hyperparameter_names(cls: type[Field]) -> list[str]:
 def points_per_tile(field: Field, tile_bytes: int = TILE_BYTES) -> int:
     """Points whose widest float32 activation fills `tile_bytes`."""
     return max(256, tile_bytes // (4 * field.widest))
+
+
+def times(count: Any, factor: float) -> Any:
+    """A count of units, or each of a list of them, times a factor; two units stay."""
+    if isinstance(count, list):
+        return [times(n, factor) for n in count]
+    return max(2, round(count * factor))
 
 
 def whole(name: str, value: Any, low: int, high: int) -> int:

@@ -121,6 +121,7 @@ class Rff(Field):
     """
 
     smoothness = 0
+    sizes = ("features", "hidden_features")
     directions: Tensor
 
     def __init__(

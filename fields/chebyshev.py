@@ -101,6 +101,7 @@ class Sl2a(AdditiveField):
     """
 
     smoothness = 0
+    sizes = ("degree", "rank", "hidden_features")
 
     def __init__(
         self,

@@ -73,6 +73,23 @@ def record(outer: Field, role: str, parts: Sequence[Field]) -> None:
     outer.settle(f"{role}_options", sets[0] if alike else sets)
 
 
+def scaled_options(names: Any, options: Any, factor: float) -> Any:
+    """Hyperparameters of parts that have `factor` times as many units (see `Field.scaled`).
+
+    Args:
+        names: The parts' registered name, or a list of them.
+        options: What they are given: one set for all, or a list of one set for each.
+        factor: Above 0.
+    """
+    if isinstance(options, list):
+        each = names if isinstance(names, list) else [names] * len(options)
+        pairs = zip(each, options, strict=True)
+        return [scaled_options(name, own, factor) for name, own in pairs]
+    if isinstance(names, list):
+        return [scaled_options(name, options, factor) for name in names]
+    return registry.field_class(names).scaled(options, factor)
+
+
 def stored_in(prefix: str, parts: Sequence[Field]) -> list[StoredTensor]:
     """What each part stores, part by part, under the names that they have in `prefix`."""
     return [

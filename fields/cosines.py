@@ -42,6 +42,7 @@ class Cosines(AdditiveField):
     """
 
     smoothness = math.inf
+    sizes = ("terms",)
 
     def __init__(self, in_features: int, out_features: int, *, terms: int = 64) -> None:
         super().__init__(in_features, out_features)

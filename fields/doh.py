@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from fields import seeded
 from fields.base import Field, FieldError, SignalStatistics, whole
-from fields.compose import NO_OPTIONS, build, record
+from fields.compose import NO_OPTIONS, build, record, scaled_options
 from fields.octaves import eighth
 
 CACHE_BYTES = 256 << 20
@@ -64,7 +64,15 @@ class Projected(Field):
     """
 
     bits: ClassVar[int]
+    sizes = ("latents",)
     basis: Tensor | None
+
+    @classmethod
+    def scaled(cls, given: Mapping[str, Any], factor: float) -> dict[str, Any]:
+        """The code, and so many more units of the target that its weights grow with it."""
+        parts = given.get("target", "siren"), given.get("target_options", NO_OPTIONS)
+        options = scaled_options(*parts, math.sqrt(factor))
+        return super().scaled(given, factor) | {"target_options": options}
 
     def __init__(
         self,
@@ -208,7 +216,7 @@ class Projected(Field):
         if not self._factors and not self.code.is_meta:
             raise FieldError("scales is []: what is rebuilt from a file needs them")
         self.target.field.regenerate()
-        if self.basis is not None:
+        if self.basis is not None and not self.basis.is_meta:
             for rows in self._chunks():
                 self.basis[rows] = self._draw(rows)
 

@@ -33,7 +33,14 @@ from fields.base import (
     probes,
     whole,
 )
-from fields.compose import NO_OPTIONS, build, options_each, record, stored_in
+from fields.compose import (
+    NO_OPTIONS,
+    build,
+    options_each,
+    record,
+    scaled_options,
+    stored_in,
+)
 from fields.cosines import Cosines
 from fields.grid import Grid, centres
 
@@ -55,6 +62,10 @@ LARGEST_REST = 1 << 26
 """Numbers of the array that a TT-SVD leaves of a signal behind its first axis."""
 
 MIN_UNITS = 8
+
+START_DB = 6.0
+"""By how much a PSNR to start from rises where units are doubled: a field of twice as many holds
+about four times the numbers, and films and volumes need twice the bytes for 3 dB."""
 
 LINE_NUMBERS = 1 << 23
 """A spectrum is the mean of lines with no more numbers than so many."""
@@ -115,6 +126,7 @@ class Finr(Field):
     """
 
     smoothness = math.inf
+    sizes = ("rank",)
 
     def __init__(
         self,
@@ -508,6 +520,22 @@ class Finr(Field):
         elif "rank" not in given and given.get("decomposition") == "tucker":
             whole_set["rank"] = _tucker_ranks(shape)
         return whole_set
+
+    @classmethod
+    def scaled(cls, given: Mapping[str, Any], factor: float) -> dict[str, Any]:
+        """Ranks, and units of the networks where they do not start as the signal's SVD.
+
+        For such a start the networks are to span each axis, whatever the ranks; a PSNR that chooses
+        the ranks changes in place of them.
+        """
+        if given.get("start_psnr"):
+            start = max(1.0, given["start_psnr"] + START_DB * math.log2(factor))
+            return dict(given) | {"start_psnr": start}
+        whole_set = super().scaled(given, factor)
+        if given.get("init") == "svd":
+            return whole_set
+        parts = given.get("base", "siren"), given.get("base_options", NO_OPTIONS)
+        return whole_set | {"base_options": scaled_options(*parts, factor)}
 
     def output_parameters(self) -> list[nn.Parameter]:
         return self.networks[-1].output_parameters()

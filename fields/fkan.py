@@ -46,6 +46,7 @@ class Fkan(AdditiveField):
     """
 
     smoothness = math.inf
+    sizes = ("fourier_features", "frequencies", "hidden_features")
 
     def __init__(
         self,

@@ -53,6 +53,7 @@ class Grid(Field):
 
     smoothness = 0  # linear interpolation: continuous, with kinks at the cell faces
     extends = False
+    sizes = ("resolution",)
 
     def __init__(
         self,
@@ -225,6 +226,11 @@ class Grid(Field):
         maps = [s for s in stored if not s.name.startswith("tables.")]
         tables = [s for s in stored if s.name.startswith("tables.")]
         return maps + [StoredTensor(s.name, s.tensor, per_row=True) for s in tables]
+
+    def groups(self) -> list[int]:
+        """The maps with the coarsest level, then level by level."""
+        later = len(self.tables) - 1
+        return [len(self.stored_parameters()) - later, *[1] * later]
 
 
 def centres(n: int) -> Float[Tensor, " n"]:

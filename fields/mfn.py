@@ -105,10 +105,11 @@ class GaborFilter(SineFilter):
     ) -> None:
         super().__init__(in_features, width, scale)
         self.centre = nn.Parameter(torch.empty(width, in_features).uniform_(-1, 1))
-        # no checks of arguments: they look at values, which an outline without memory has not
-        law = torch.distributions.Gamma(shape, rate, validate_args=False)
-        self.precision = nn.Parameter(law.sample((width,)))
+        self.precision = nn.Parameter(torch.empty(width))
+        if self.precision.is_meta:  # an outline without memory needs no draws: they are slow there
+            return
         with torch.no_grad():
+            self.precision.copy_(torch.distributions.Gamma(shape, rate).sample((width,)))
             self.frequency.mul_(self.precision.sqrt()[:, None])
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch n"]:

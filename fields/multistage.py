@@ -25,12 +25,88 @@ from fields.base import (
     positive,
     whole,
 )
-from fields.compose import NO_OPTIONS, build, options_each, record, stored_in
+from fields.compose import (
+    NO_OPTIONS,
+    build,
+    options_each,
+    record,
+    scaled_options,
+    stored_in,
+)
 
 MAX_STAGES = 16
 
 
-class MultiStage(Field):
+class SumOfNetworks(Field):
+    """What fields have in common that add up networks, from coarse to fine.
+
+    Args:
+        in_features: Coordinates per point.
+        out_features: Values per point.
+        base: Registered name of the networks, one for all or a list of one per network.
+        options: Hyperparameters of each network.
+
+    Raises:
+        FieldError: a hyperparameter is out of range.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, *, base: str | list[str], options: list[Any]
+    ) -> None:
+        super().__init__(in_features, out_features)
+        names = one_each("base", base, len(options))
+        self.stages = nn.ModuleList(
+            build(self, "base", name, in_features, out_features, given)
+            for name, given in zip(names, options, strict=True)
+        )
+        record(self, "base", self.networks)
+        self.smoothness = min(network.smoothness for network in self.networks)
+
+    @property
+    def networks(self) -> list[Field]:
+        """The networks, coarse to fine."""
+        return [cast(Field, network) for network in self.stages]
+
+    @property
+    def widest(self) -> int:
+        return max(network.widest for network in self.networks)
+
+    @property
+    def drawn(self) -> int:
+        return sum(network.drawn for network in self.networks)
+
+    @contextlib.contextmanager
+    def one_step(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for network in self.networks:
+                stack.enter_context(network.one_step())
+            yield
+
+    def output_parameters(self) -> list[nn.Parameter]:
+        return [p for network in self.networks for p in network.output_parameters()]
+
+    def learning_rates(self) -> list[tuple[list[nn.Parameter], float]]:
+        return [group for network in self.networks for group in network.learning_rates()]
+
+    def own_stored(self) -> list[StoredTensor]:
+        """What is stored besides the networks' own tensors, before them."""
+        return []
+
+    def stored_parameters(self) -> list[StoredTensor]:
+        """What all have in common, then network by network."""
+        return self.own_stored() + stored_in("stages", self.networks)
+
+    def groups(self) -> list[int]:
+        """What all have in common with the first network, then network by network."""
+        first, *later = (len(network.stored_parameters()) for network in self.networks)
+        return [len(self.own_stored()) + first, *later]
+
+    def regenerate(self) -> None:
+        for network in self.networks:
+            network.regenerate()
+
+
+class MultiStage(SumOfNetworks):
     """u(x) = sum over s of eps_s N_s(kappa_s x), s = 1..S, added in that order.
 
     eps_s is the size of what stage s refines, so that N_s has values near 1 whatever it is. kappa_s
@@ -74,41 +150,24 @@ class MultiStage(Field):
         base_options: dict[str, Any] | list[Any] = NO_OPTIONS,
         crossings: float = 3.0,
     ) -> None:
-        super().__init__(in_features, out_features)
         count = whole("stages", stages, 1, MAX_STAGES)
-        self.crossings = positive("crossings", crossings, 1e6)
         names = one_each("base", base, count)
         options = options_each("base_options", base_options, count)
-        self.stages = nn.ModuleList()
         for stage, (name, given) in enumerate(zip(names, options, strict=True)):
             if name == "tanh" and isinstance(given, Mapping):
-                given = {"first": "sin" if stage else "tanh", **given}
-            network = build(self, "base", name, in_features, out_features, given)
-            if not network.extends and stage:
+                options[stage] = {"first": "sin" if stage else "tanh", **given}
+        super().__init__(in_features, out_features, base=base, options=options)
+        self.crossings = positive("crossings", crossings, 1e6)
+        for name, network in list(zip(names, self.networks, strict=True))[1:]:
+            if not network.extends:
                 raise FieldError(
                     f"base {name}: it means nothing beyond [-1, 1], where later stages look; "
                     "choose a network of formulas, such as tanh or siren"
                 )
-            self.stages.append(network)
-        record(self, "base", self.networks)
         self.register_buffer("scales", torch.zeros(count))
         self.register_buffer("kappas", torch.ones(count, in_features))
         self.scales[0] = 1.0
-        self.smoothness = min(network.smoothness for network in self.networks)
         self.extends = self.networks[0].extends
-
-    @property
-    def networks(self) -> list[Field]:
-        """The networks N_1 ... N_S."""
-        return [cast(Field, network) for network in self.stages]
-
-    @property
-    def widest(self) -> int:
-        return max(network.widest for network in self.networks)
-
-    @property
-    def drawn(self) -> int:
-        return sum(network.drawn for network in self.networks)
 
     def forward(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         parts = zip(self.scales, self.kappas, self.networks, strict=True)
@@ -132,32 +191,20 @@ class MultiStage(Field):
         self.scales[stage] = scale
         self.kappas[stage] = torch.tensor(kappa, dtype=torch.float64).to(self.kappas)
 
-    @contextlib.contextmanager
-    def one_step(self) -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            for network in self.networks:
-                stack.enter_context(network.one_step())
-            yield
-
     def adapt(self, statistics: SignalStatistics) -> None:
         """Initialise the first stage; of what the others fit nothing is known yet."""
         self.networks[0].adapt(statistics)
         record(self, "base", self.networks)
 
-    def output_parameters(self) -> list[nn.Parameter]:
-        return [p for network in self.networks for p in network.output_parameters()]
+    @classmethod
+    def scaled(cls, given: Mapping[str, Any], factor: float) -> dict[str, Any]:
+        """The units of the networks; there are as many stages."""
+        parts = given.get("base", "tanh"), given.get("base_options", NO_OPTIONS)
+        return dict(given) | {"base_options": scaled_options(*parts, factor)}
 
-    def learning_rates(self) -> list[tuple[list[nn.Parameter], float]]:
-        return [group for network in self.networks for group in network.learning_rates()]
-
-    def stored_parameters(self) -> list[StoredTensor]:
-        """Eps and kappa, a row and thus a step for each stage, then stage by stage."""
-        own = [
+    def own_stored(self) -> list[StoredTensor]:
+        """Eps and kappa, a row and thus a step for each stage."""
+        return [
             StoredTensor("scales", self.scales, per_row=True),
             StoredTensor("kappas", self.kappas, per_row=True),
         ]
-        return own + stored_in("stages", self.networks)
-
-    def regenerate(self) -> None:
-        for network in self.networks:
-            network.regenerate()

@@ -29,6 +29,7 @@ FIELDS: dict[str, tuple[str, str]] = {
     "grid": ("fields.grid:Grid", "multi-resolution feature grid with a small MLP"),
     "multistage": ("fields.multistage:MultiStage", "networks in stages (Wang & Lai 2024)"),
     "pranc": ("fields.doh:Pranc", "combination of random networks (Nooralinejad et al. 2023)"),
+    "progressive": ("fields.progressive:Progressive", "networks that render one after the other"),
     "relu-pe": ("fields.baselines:ReluPe", "positional encoding and ReLU (Mildenhall et al. 2020)"),
     "rff": ("fields.baselines:Rff", "random Fourier features and ReLU (Tancik et al. 2020)"),
     "siren": ("fields.siren:Siren", "MLP with sine activations (Sitzmann et al. 2020)"),

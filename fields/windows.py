@@ -11,7 +11,7 @@ T. Nissen-Meyer, "Finite basis physics-informed neural networks (FBPINNs)", Adv.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from fields.base import Field, FieldError, SignalStatistics, StoredTensor, positive, whole
-from fields.compose import NO_OPTIONS, build, record
+from fields.compose import NO_OPTIONS, build, record, scaled_options
 from fields.doh import Projected
 
 MAX_WINDOWS = 1 << 16
@@ -216,6 +216,12 @@ class Windows(Field):
     def suggest(cls, shape: Sequence[int]) -> dict[str, Any]:
         """Cells of SAMPLES samples."""
         return {"count": min(MAX_WINDOWS, max(1, round(shape[0] / SAMPLES)))}
+
+    @classmethod
+    def scaled(cls, given: Mapping[str, Any], factor: float) -> dict[str, Any]:
+        """The units of the networks; there are as many windows."""
+        parts = given.get("base", "siren"), given.get("base_options", NO_OPTIONS)
+        return dict(given) | {"base_options": scaled_options(*parts, factor)}
 
     def output_parameters(self) -> list[nn.Parameter]:
         return self.network.output_parameters()

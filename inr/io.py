@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,15 @@ if TYPE_CHECKING:
     from inr.fitting.fit import Fit
 
 
-def save(fit: Fit, path: str | Path, *, max_loss_db: float = 0.1, overwrite: bool = True) -> int:
+def save(
+    fit: Fit,
+    path: str | Path,
+    *,
+    max_loss_db: float = 0.1,
+    overwrite: bool = True,
+    metadata: Mapping[str, str] | None = None,
+    progressive: bool = False,
+) -> int:
     """Compress a fit into a file, verified by decoding before it gets its name.
 
     Args:
@@ -23,21 +32,28 @@ def save(fit: Fit, path: str | Path, *, max_loss_db: float = 0.1, overwrite: boo
         path: Where to write.
         max_loss_db: PSNR that quantisation may cost, where the fit has not settled it.
         overwrite: Whether an existing file may be replaced.
+        metadata: Texts that the file is to carry, by their names: `title`, `author`, `date`
+            (ISO 8601), `comment`, `software`, `source_sha256`.
+        progressive: Whether the first bytes of the file are to make a coarser signal (see
+            `inr.decode`); this sets `layered` of the fit's field.
 
     Returns:
         The size of the file in bytes.
 
     Raises:
         OutputError: the file cannot be written.
+        UsageError: the metadata are not what they should be.
     """
     from inr.codec.encode import encode
 
+    fit.field.layered = fit.field.layered or progressive
     data = encode(
         fit.field,
         fit.signal,
         max_loss_db=max_loss_db,
         target_psnr=fit.target,
         rounding=fit.rounding,
+        metadata=metadata,
     )
     write_bytes(path, data, overwrite=overwrite)
     return len(data)

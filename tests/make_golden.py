@@ -6,7 +6,9 @@ Refuses to replace a file: a new version of the format gets new names beside the
 """
 
 import json
+import shutil
 import sys
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,18 +19,26 @@ import numpy as np
 import trimesh
 
 import inr
+from inr.codec import format as container
+from inr.codec import metadata
+from inr.codec.decode import inspect
 from inr.codec.encode import encode
 from inr.codec.format import VERSION
 from inr.meshes import make_mesh
 from inr.presets import Preset, Recipe
 from inr.signals.array import ArraySignal
 from inr.signals.audio import Audio
+from inr.signals.exif import cleaned
 from inr.signals.image import Image
 from inr.signals.shape import Shape
 from inr.signals.video import Video
 from inr.signals.volume import Volume
 from tests.conftest import ASSETS, ROOT
+from tests.test_images import WIDE_RGB
+from tests.test_metadata import camera_exif
 from tests.test_robust import golden_facts
+
+GOLDEN = ROOT / "tests" / "golden"
 
 
 def main() -> None:
@@ -102,7 +112,7 @@ def main() -> None:
         "volume": (Volume.from_array(ball, affine=affine, scaling=(0.5, -1024.0)), box),
     }
     for name, (signal, preset) in signals.items():
-        path = ROOT / "tests" / "golden" / f"v{VERSION}-{name}.inr"
+        path = GOLDEN / f"v{VERSION}-{name}.inr"
         if path.exists():
             print(f"{path.name} stays")
             continue
@@ -114,6 +124,35 @@ def main() -> None:
         pictures = {f"x{scale}": inr.render(field, scale=scale) for scale in scales}
         np.savez_compressed(path.with_suffix(".npz"), **pictures)
         print(f"{path.name} made, {path.stat().st_size} bytes")
+    said()
+
+
+def said() -> None:
+    """What 1.1 can say of a signal, in a file whose parameters are those of an older one."""
+    older, path = GOLDEN / "v1-siren-rgb8.inr", GOLDEN / "v1.1-said-rgb8.inr"
+    if path.exists():
+        print(f"{path.name} stays")
+        return
+    contents = inspect(older.read_bytes())
+    texts = {
+        "title": "A cup of coffee <small>",
+        "author": "Ä. Ö. Ü.",
+        "date": "2026-11-21T09:30:00+01:00",
+        "comment": "two\nlines",
+        "software": "make_golden",
+        "source_sha256": "0123456789abcdef" * 4,
+    }
+    header = contents.container.header
+    chunks = [
+        (container.COLOUR_PROFILE, zlib.compress(WIDE_RGB, 9)),
+        (container.METADATA, metadata.pack(texts)),
+        *contents.container.chunks,
+        (container.EXIF, zlib.compress(cleaned(camera_exif(">")), 9)),
+    ]
+    path.write_bytes(container.pack(container.Container(header, chunks)))
+    for suffix in (".json", ".npz"):  # it decodes to the same
+        shutil.copyfile(older.with_suffix(suffix), path.with_suffix(suffix))
+    print(f"{path.name} made, {path.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

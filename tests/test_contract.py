@@ -54,6 +54,7 @@ SMALL = {
     "sl2a": {"hidden_features": 24, "hidden_layers": 2, "degree": 20, "rank": 8},
     "chebykan": {"hidden_features": 12, "hidden_layers": 1, "degree": 4},
     "multistage": {"stages": 2, "base_options": {"hidden_features": 16}},
+    "progressive": {"stages": 2, "base_options": {"hidden_features": 16, "hidden_layers": 2}},
     "tanh": {"hidden_features": 24},
     "wavelet": {"atoms": 24, "hidden_features": 10, "low_features": 8, "octaves": 3},
     "windows": {"count": 3, "base_options": {"hidden_features": 12, "hidden_layers": 1}},
@@ -213,6 +214,15 @@ BAD = {
         {"degree": 0},
         {"degree": 65},
         {"rank": 3},
+    ],
+    "progressive": [
+        {"stages": 0},
+        {"stages": 17},
+        {"base": "progressive"},
+        {"base": ["siren"]},
+        {"base_options": [{}]},
+        {"prefix_weight": -0.1},
+        {"prefix_weight": 1.5},
     ],
     "multistage": [
         {"stages": 0},

@@ -7,26 +7,30 @@ which are decoded again and compared before anyone sees them.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fields import registry
 from inr.codec import format as container
+from inr.codec import layers
+from inr.codec import metadata as texts
 from inr.codec.decode import decode, join_rows
-from inr.codec.entropy import Row, decode_rows, encode_rows
+from inr.codec.entropy import Row, decode_rows, encode_rows, minor_version
 from inr.codec.quantize import (
     Distortion,
     choose_steps,
     dequantize,
-    quantize,
-    restored,
+    step_index,
     step_shares,
 )
-from inr.errors import FitError, UsageError
+from inr.codec.rounding import EFFORTS, Rounding, coarser, nearest, spend
+from inr.errors import FitError, TargetNotReached, UsageError
+from inr.metrics import largest
 
 if TYPE_CHECKING:
     from fields.base import Field
@@ -44,36 +48,51 @@ UNSEEN_PSNR = 60.0
 """Where the signal is not at hand, quantisation stays this far (in dB) below the field itself."""
 
 
-def encode(
+def encode(  # noqa: PLR0913 (bounds of which each call has one)
     field: Field,
     signal: Signal | None = None,
     *,
     max_loss_db: float = MAX_LOSS_DB,
     target_psnr: float | None = None,
+    max_bytes: int | None = None,
+    least: tuple[str, float] | None = None,
     rounding: Sequence[int] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    effort: int = 4,
 ) -> bytes:
     """Compress a field that has a domain into the bytes of a file.
 
     Args:
-        field: The field; it stays as it is.
+        field: The field; it stays as it is. If it is `layered`, so is the file.
         signal: What it was fitted to. Without it, and where it is not the signal itself (see
             `Signal.complete`), the quantised field is held to 60 dB of the unquantised one.
         max_loss_db: PSNR that quantisation may cost.
         target_psnr: A quality that suffices: a field above it may be quantised down to it.
+        max_bytes: Size that the file must not exceed; its steps are then as fine as that allows,
+            and the three other bounds are without effect.
+        least: Name of a measure of `signal.metrics`, larger is better, and the value that the
+            decoded file must have: the coarsest steps that keep it, in place of `max_loss_db`.
         rounding: Index of each stored row's quantisation step, where the fit has settled them
-            (`Fit.rounding`); the two bounds above are then without effect.
+            (`Fit.rounding`); the bounds above are then without effect.
+        metadata: Texts that the file is to carry, by their names (see `inr.codec.metadata`).
+        effort: 1 (rounding to the nearest step only) to 9: how much time the choice of symbols may
+            take (see `inr.codec.rounding`). More of it makes smaller files.
 
     Raises:
         FitError: the field holds NaN or infinite parameters.
-        UsageError: the field has no domain, its class is not registered, or `rounding` belongs to
-            another field.
+        TargetNotReached: no file of at most `max_bytes` holds this field, or no steps keep `least`.
+        UsageError: the field has no domain, its class is not registered, `rounding` belongs to
+            another field, or there is no such effort.
     """
     import torch
 
-    if field.domain is None:
+    domain: Domain | None = field.domain
+    if domain is None:
         raise UsageError("this field has no domain: fit it to a signal first")
     if signal is not None and not signal.complete:
         signal = None
+    if effort not in EFFORTS:
+        raise UsageError(f"effort is {effort}: give 1 to 9")
     name = registry.name_of(field)
     stored = field.stored_parameters()
     if not all(bool(torch.isfinite(s.tensor).all()) for s in stored):
@@ -82,30 +101,40 @@ def encode(
     if rounding is not None and len(rounding) != len(rows):
         raise UsageError(f"rounding has {len(rounding)} steps: this field has {len(rows)} rows")
     work = copy.deepcopy(field).cpu()
+
+    ends = layers.boundaries(field)
+
+    def size(quantised: Sequence[Row]) -> int:
+        stated = layers.facts([layers.EXACT] * (len(ends) - 1)) | {"q": layers.EXACT}
+        return len(pack(name, field, domain, quantised, stated, metadata, ends))
+
     if rounding is not None:
-        indices = list(rounding)
+        quantised = nearest(rows, rounding)
+    elif max_bytes is not None:
+        quantised = _within(_rounding(work, rows, signal), max_bytes, size, effort)
+    elif least is not None and signal is not None:
+        quantised = _keeping(work, rows, signal, least, effort)
     elif signal is None:
-        distortion = distortion_of(work, signal)
-        shares = step_shares(rows, distortion)
-        indices = choose_steps(rows, shares, distortion, 4 * 10 ** (-UNSEEN_PSNR / 10))
+        quantised = _unseen(work, rows, effort)
     else:
         wanted = signal.quality(field) - max_loss_db
         if target_psnr is not None:
             wanted = min(wanted, target_psnr) if wanted + max_loss_db >= target_psnr else wanted
-        indices, quality = _search(work, rows, signal, wanted)
-    quantised = [quantize(row, index) for row, index in zip(rows, indices, strict=True)]
+        quantised = _search(work, rows, signal, wanted, effort)
     work.load_stored(join_rows(work, [dequantize(row) for row in quantised]))
     facts: dict[str, Any] = {}
     if signal is not None:
-        if rounding is not None:
-            quality = signal.quality(work)
-        if rounding is None and quality < wanted and signal.domain.precision == "float64":
+        quality = signal.quality(work)
+        settled = rounding is not None or max_bytes is not None or least is not None
+        if not settled and quality < wanted and signal.domain.precision == "float64":
             # beyond the reach of any step
             quantised = [Row(0, row.astype(np.float64)) for row in rows]
             work.load_stored(join_rows(work, [dequantize(row) for row in quantised]))
             quality = signal.quality(work)
-        facts["q"] = min(math.floor(100 * quality), 0xFFFE) if math.isfinite(quality) else 0xFFFF
-    data = pack(name, field, field.domain, quantised, facts)
+        facts["q"] = layers.stated(quality)
+    ends, stated = layers.divide(work, quantised, signal)
+    facts |= layers.facts(stated)
+    data = pack(name, field, domain, quantised, facts, metadata, ends)
     _verify(data, quantised, work.to(getattr(torch, field.domain.precision)))
     return data
 
@@ -117,9 +146,11 @@ def distortion_of(work: Field, signal: Signal | None) -> Distortion:
         work: The field; each call leaves other parameters in it.
         signal: What it is compared with; without it, with the field as it is now.
     """
-    import torch
+    return _distortion(work, _search_points(work, signal))
 
-    batch = _search_points(work, signal)
+
+def _distortion(work: Field, batch: Batch | Points) -> Distortion:
+    import torch
 
     def distortion(values: Sequence[np.ndarray]) -> float:
         work.load_stored(join_rows(work, values))
@@ -130,37 +161,112 @@ def distortion_of(work: Field, signal: Signal | None) -> Distortion:
     return distortion
 
 
+def _rounding(work: Field, rows: Sequence[np.ndarray], signal: Signal | None) -> Rounding:
+    """What rounding does to the signal, or to the field itself; its shares are measured."""
+    batch = _search_points(work, signal)
+    shares = step_shares(rows, _distortion(work, batch))
+    whole = batch.count >= math.prod(work.domain.shape) * work.out_features
+    return Rounding(work, batch, rows, shares, whole)
+
+
 def _search(
-    work: Field, rows: Sequence[np.ndarray], signal: Signal, wanted: float
-) -> tuple[list[int], float]:
-    """The coarsest steps with which all samples have the PSNR `wanted`, and what they have."""
-    distortion = distortion_of(work, signal)
-    shares = step_shares(rows, distortion)
+    work: Field, rows: Sequence[np.ndarray], signal: Signal, wanted: float, effort: int
+) -> list[Row]:
+    """The coarsest rows with which all samples have the PSNR `wanted`; if none have, fine ones."""
+    rounding = _rounding(work, rows, signal)
+    distortion = _distortion(work, rounding.batch)
     # what is finer than a tenth of the signal's own grain nobody sees
     allowed = max(4 * 10 ** (-wanted / 10), (0.1 * signal.domain.grain) ** 2 / 12)
+
+    def accept(quantised: Sequence[Row]) -> bool:
+        work.load_stored(join_rows(work, [dequantize(row) for row in quantised]))
+        return signal.quality(work) >= wanted  # on all samples, rounded
+
     for _ in range(ATTEMPTS):
-        indices = choose_steps(rows, shares, distortion, allowed)
-        work.load_stored(join_rows(work, restored(rows, indices)))
-        quality = signal.quality(work)  # on all samples, rounded
-        if quality >= wanted:
-            break
-        allowed *= 10 ** (-(wanted - quality + 0.01) / 10)
-    return indices, quality
+        found = nearest(rows, choose_steps(rows, rounding.shares, distortion, allowed))
+        if accept(found):
+            return coarser(rounding, found, accept, effort, 0.998 * allowed)
+        allowed *= 10 ** (-(wanted - signal.quality(work) + 0.01) / 10)
+    return found
+
+
+def _unseen(work: Field, rows: Sequence[np.ndarray], effort: int) -> list[Row]:
+    """The coarsest rows that keep a field near what it is now."""
+    rounding = _rounding(work, rows, None)
+    distortion = _distortion(work, rounding.batch)
+    allowed = 4 * 10 ** (-UNSEEN_PSNR / 10)
+
+    def accept(quantised: Sequence[Row]) -> bool:
+        return distortion([dequantize(row) for row in quantised]) <= allowed
+
+    found = nearest(rows, choose_steps(rows, rounding.shares, distortion, allowed))
+    return coarser(rounding, found, accept, effort, 0.998 * allowed) if accept(found) else found
+
+
+def _keeping(
+    work: Field,
+    rows: Sequence[np.ndarray],
+    signal: Signal,
+    least: tuple[str, float],
+    effort: int,
+) -> list[Row]:
+    """The coarsest rows with which all samples have at least a value of a measure."""
+    rounding = _rounding(work, rows, signal)
+    measure, value = least
+
+    def at(factor: float) -> list[Row]:
+        return nearest(rows, [step_index(factor * share) for share in rounding.shares])
+
+    def accept(quantised: Sequence[Row]) -> bool:
+        work.load_stored(join_rows(work, [dequantize(row) for row in quantised]))
+        return signal.metrics(work)[measure] >= value
+
+    found = at(largest(lambda factor: accept(at(factor)), 1e-6, 1e2, 20))
+    if not accept(found):
+        raise TargetNotReached(f"the field itself has no {measure} of {value:g}: fit it further")
+    allowed = _distortion(work, rounding.batch)([dequantize(row) for row in found])
+    return coarser(rounding, found, accept, effort, allowed)
+
+
+def _within(
+    rounding: Rounding, max_bytes: int, size: Callable[[Sequence[Row]], int], effort: int
+) -> list[Row]:
+    """The finest rows of a file of at most `max_bytes`, rounded by what that does."""
+    found = spend(rounding, max_bytes, size, effort)
+    if (least := size(found)) > max_bytes:
+        raise TargetNotReached(
+            f"the smallest file of this field has {least:,} bytes, not {max_bytes:,}: "
+            "take a smaller field"
+        )
+    return found
 
 
 def pack(
-    name: str, field: Field, domain: Domain, rows: Sequence[Row], facts: dict[str, Any]
+    name: str,
+    field: Field,
+    domain: Domain,
+    rows: Sequence[Row],
+    facts: dict[str, Any],
+    metadata: Mapping[str, str] | None = None,
+    ends: Sequence[int] | None = None,
 ) -> bytes:
     """Put quantised rows and what is needed to rebuild the field into a container."""
     shape = list(domain.shape)
     # null stands for "the domain's shape", the one long hyperparameter that grids share with it
     given = [None if v == shape else _unnamed(v) for v in field.hyperparameters.values()]
     header = [domain.kind, domain.header(), name, given, *([facts] if facts else [])]
-    chunks = [(container.PARAMETERS, encode_rows(rows))]
-    profile = getattr(domain, "icc", b"")
+    profile, exif = getattr(domain, "icc", b""), getattr(domain, "exif", b"")
+    chunks = []  # what is needed to show the first layer comes before it
     if profile:
         chunks.append((container.COLOUR_PROFILE, zlib.compress(profile, 9)))
-    return container.pack(container.Container(header, chunks))
+    if metadata:
+        chunks.append((container.METADATA, texts.pack(metadata)))
+    for start, end in itertools.pairwise([0, *(ends or [len(rows)])]):
+        chunks.append((container.PARAMETERS, encode_rows(rows[start:end])))
+    if exif:
+        chunks.append((container.EXIF, zlib.compress(exif, 9)))
+    minor = max(minor_version(body) for kind, body in chunks if kind == container.PARAMETERS)
+    return container.pack(container.Container(header, chunks, minor))
 
 
 def _unnamed(value: Any) -> Any:

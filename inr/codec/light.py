@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from fields.kernels.grid import NAMES, NumpyGrid
-from inr.codec.decode import inspect, symbols
+from inr.codec.decode import claimed_sizes, inspect, symbols
 from inr.codec.quantize import dequantize
 from inr.limits import Limits
 
@@ -36,9 +36,9 @@ def decode_light(data: bytes, limits: Limits = Limits()) -> NumpyGrid | None:  #
         for rows in [shape[0] if per_row else 1]
         for _ in range(rows)
     ]
-    rows = symbols(contents, limits)
-    if [len(row.symbols) for row in rows] != sizes:
+    if claimed_sizes(contents, limits) != sizes:
         return None
+    rows = symbols(contents, limits)
     numbers = np.concatenate([dequantize(row).astype(np.float32) for row in rows])
     ends = np.cumsum([math.prod(shape) for shape, _ in shapes])
     parts = np.split(numbers, ends[:-1])

@@ -95,7 +95,7 @@ def domain_from_header(kind: Any, items: Any) -> Domain:
         CorruptFile: the kind is unknown or its items are malformed.
     """
     if not isinstance(kind, str) or kind not in KINDS:
-        raise CorruptFile(f"holds a signal of unknown kind {kind!r}")
+        raise CorruptFile(f"holds a signal of unknown kind {str(kind)[:40]!r}")
     entry = KINDS[kind]
     return getattr(importlib.import_module(entry.module), entry.domain).from_header(items)
 

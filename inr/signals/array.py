@@ -141,7 +141,7 @@ class ArrayDomain(Ranged):
             raise CorruptFile("the array domain in the header is malformed")
         sizes = 1 <= len(shape) <= MAX_AXES and all(0 < n < 1 << 31 for n in shape)
         if not sizes or not 0 < channels <= MAX_CHANNELS:
-            raise CorruptFile(f"the header claims an array of {shape} x {channels}")
+            raise CorruptFile(f"the header claims an array of {str(shape)[:80]} x {channels}")
         check_range(dtype, low, high)
         return cls(tuple(shape), channels, dtype, low, high)
 

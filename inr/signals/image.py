@@ -21,6 +21,7 @@ import numpy as np
 from inr.errors import CorruptFile, InputError, UsageError
 from inr.limits import Limits
 from inr.metrics import bits_per_pixel
+from inr.signals import exif as exif_data
 from inr.signals.base import Domain, GridSignal
 
 if TYPE_CHECKING:
@@ -46,6 +47,18 @@ ALPHA = {
 }  # fmt: skip
 """What Pillow may write, each with whether alpha survives."""
 
+KEEPABLE = ("icc", "exif")
+
+TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+NPY_HEAD = b"\x93NUMPY"
+EXIF_MARKER = b"Exif\0\0"
+"""What stands before EXIF data in a JPEG."""
+
+JPEG_EXIF_BYTES = 65_533 - len(EXIF_MARKER)
+
+EXIF_HOLDERS = {"AVIF", "JPEG", "WEBP"}
+"""What Pillow writes EXIF data into, beside PNG."""
+
 PILLOW = threading.Lock()  # its limit on pixels and Python's warning filters are global
 
 
@@ -61,6 +74,7 @@ class ImageDomain(Domain):
         low: Value that -1 stands for.
         high: Value that 1 stands for.
         icc: ICC colour profile, where the source carried one; empty otherwise.
+        exif: EXIF data that were kept of the source, from their TIFF header on; mostly empty.
     """
 
     kind: ClassVar[str] = "image"
@@ -71,6 +85,7 @@ class ImageDomain(Domain):
     low: float = 0.0
     high: float = 255.0
     icc: bytes = b""
+    exif: bytes = b""
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -109,6 +124,8 @@ class ImageDomain(Domain):
             facts |= {"low": self.low, "high": self.high}
         if self.icc:
             facts["icc_bytes"] = len(self.icc)
+        if self.exif:
+            facts["exif_bytes"] = len(self.exif)
         return facts
 
     def density(self, file_bytes: int) -> dict[str, float]:
@@ -144,16 +161,19 @@ class Image(GridSignal):
     domain: ImageDomain
 
     @classmethod
-    def from_array(cls, samples: np.ndarray, *, icc: bytes = b"") -> Self:
+    def from_array(cls, samples: np.ndarray, *, icc: bytes = b"", exif: bytes = b"") -> Self:
         """Make a signal from samples of shape (height, width) or (height, width, channels).
 
         Args:
             samples: uint8 or uint16 (full range), or finite floats (range taken from the data).
             icc: ICC colour profile, if there is one. It is dropped where it is plain sRGB (what
                 anybody assumes without one), unreadable, or meant for other channels.
+            exif: EXIF data, if there are any, from their TIFF header on. What holds of their
+                source alone is dropped: orientation, size, thumbnail, maker's notes.
 
         Raises:
-            InputError: the shape, the type or a value does not make an image.
+            InputError: the shape, the type or a value does not make an image, or the EXIF data
+                are malformed or more than 1 MiB.
         """
         samples = samples[..., None] if samples.ndim == 2 else samples
         if samples.ndim != 3 or samples.shape[2] not in MODES or 0 in samples.shape:
@@ -177,22 +197,46 @@ class Image(GridSignal):
             )
         height, width, channels = samples.shape
         icc = icc if icc and _worth_keeping(icc, channels) else b""
-        domain = ImageDomain(height, width, channels, depth, low, high, icc)
+        exif = exif and exif_data.cleaned(exif)
+        domain = ImageDomain(height, width, channels, depth, low, high, icc, exif)
         samples = np.ascontiguousarray(samples)
         return cls(domain, samples)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        exif = self.domain.exif
+        if not exif:
+            return ()
+        place = ", the place where it was taken among them" if exif_data.has_place(exif) else ""
+        return (f"{len(exif):,} bytes of EXIF data are kept{place}",)
 
-def open_image(source: str | Path | bytes, limits: Limits = Limits()) -> Image:  # noqa: B008
+
+def open_image(
+    source: str | Path | bytes,
+    limits: Limits = Limits(),  # noqa: B008
+    *,
+    keep: str = "icc",
+) -> Image:
     """Read a picture from a path or from the bytes of a file.
 
     PNG, TIFF, JPEG, WebP, AVIF, BMP, PNM, `.npy` and what else is in `READABLE`. Palettes become
-    RGB(A), CMYK becomes RGB, the EXIF orientation is applied, the ICC profile is kept. AVIF and
-    JPEG 2000 are read at 8 bits.
+    RGB(A), CMYK becomes RGB, the EXIF orientation is applied. AVIF and JPEG 2000 are read at 8
+    bits.
+
+    Args:
+        source: Path, or bytes.
+        limits: What it may ask for.
+        keep: what of the source the file keeps beside its pixels: icc (its colour profile; the
+            default), exif (its EXIF data but for thumbnail and maker's notes), icc,exif or none
 
     Raises:
         InputError: not a single still picture, damaged, or holding values that cannot be fitted.
         LimitExceeded: more pixels than `limits` allow.
+        UsageError: `keep` names something else.
     """
+    kept = set() if keep == "none" else set(keep.split(","))
+    if not kept <= {*KEEPABLE}:
+        raise UsageError(f"keep is {keep!r}: give icc, exif, icc,exif or none")
     name = "standard input" if isinstance(source, bytes) else str(source)
     if isinstance(source, bytes):
         data = source
@@ -204,7 +248,11 @@ def open_image(source: str | Path | bytes, limits: Limits = Limits()) -> Image: 
         raise InputError(f"{name}: is empty")
     try:
         samples, icc = _decode(data, limits)
-        return Image.from_array(samples, icc=icc)
+        return Image.from_array(
+            samples,
+            icc=icc if "icc" in kept else b"",
+            exif=_exif_of(data) if "exif" in kept else b"",
+        )
     except InputError as error:
         raise type(error)(f"{name}: {error}") from None
     except MemoryError:
@@ -216,9 +264,9 @@ def _decode(data: bytes, limits: Limits) -> tuple[np.ndarray, bytes]:
     for library in ("imagecodecs", "tifffile"):
         logging.getLogger(library).setLevel(logging.CRITICAL)  # what matters is an error
     decoder = _decode_pillow
-    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    if data[:4] in TIFF_HEADS:
         decoder = _decode_tiff
-    elif data[:6] == b"\x93NUMPY":
+    elif data[:6] == NPY_HEAD:
         decoder = _decode_npy
     try:
         with PILLOW, warnings.catch_warnings():
@@ -229,6 +277,23 @@ def _decode(data: bytes, limits: Limits) -> tuple[np.ndarray, bytes]:
     except Exception as error:  # decoders raise whatever they like
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"is damaged or unusual ({reason}): save it anew as PNG or TIFF") from None
+
+
+def _exif_of(data: bytes) -> bytes:
+    """What is worth keeping of the EXIF data of a file that has been read as a picture."""
+    block = data
+    if data[:6] == NPY_HEAD:
+        block = b""
+    elif data[:4] not in TIFF_HEADS:
+        with PILLOW, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            picture = open_pillow(data)
+            picture.getexif()  # which reads a PNG to its end, where they may stand
+        block = (picture.info.get("exif") or b"").removeprefix(EXIF_MARKER)
+    try:
+        return block and exif_data.cleaned(block)
+    except CorruptFile as error:
+        raise InputError(f"{error}: leave them out with --keep icc") from None
 
 
 def _decode_pillow(data: bytes, limits: Limits) -> tuple[np.ndarray, bytes]:
@@ -371,7 +436,9 @@ def _worth_keeping(icc: bytes, channels: int) -> bool:
             return True
         # a profile may call itself sRGB and be linear, say: look at what it does to colours
         steps = np.linspace(0, 255, 6).astype(np.uint8)
-        colours = PIL.Image.fromarray(np.stack(np.meshgrid(steps, steps, steps), -1)[0])
+        colours = PIL.Image.fromarray(
+            np.stack(np.meshgrid(steps, steps, steps), -1).reshape(36, 6, 3)
+        )
         moved = cms.profileToProfile(colours, profile, cms.createProfile("sRGB"))
         return int(np.abs(np.asarray(colours, int) - np.asarray(moved, int)).max()) > 2
     except Exception:  # lcms raises several types on damage
@@ -398,14 +465,14 @@ def write_image(
     """Write samples of shape (height, width, channels), the format chosen by the suffix.
 
     TIFF and `.npy` hold every depth, PNG 8 and 16 bits, others 8. BMP, PNM, TGA, JPEG 2000 and
-    `.npy` leave out the colour profile. A path should be a temporary one (see
+    `.npy` leave out the colour profile and EXIF data. A path should be a temporary one (see
     `inr.files.atomic_path`); an open file needs a `suffix`.
 
     Raises:
         UsageError: the format is unknown, or cannot hold these channels or this depth.
     """
     if isinstance(target, Path):
-        with target.open("wb") as file:
+        with target.open("w+b") as file:
             write_image(file, samples, domain, target.suffix)
         return
     _writer(suffix, domain)(target, samples)
@@ -429,19 +496,24 @@ def stream_tiff(
     Args:
         path: Where to write.
         shape: (height, width).
-        domain: Channels, depth and colour profile.
+        domain: Channels, depth, colour profile and EXIF data.
         rows: Bands of shape (n, width, channels), from top to bottom.
     """
     import tifffile
 
     # plain writes, no memory map: on a full disk that would kill the process
+    tags = _tiff_tags(domain)
+    dtype = np.dtype(DTYPES[domain.depth]).newbyteorder(tags["byteorder"])
     tifffile.imwrite(
         path,
-        (band.tobytes() for band in rows),
+        (band.astype(dtype, copy=False).tobytes() for band in rows),
         shape=(*shape, domain.channels)[: 2 + (domain.channels > 1)],
-        dtype=DTYPES[domain.depth],
-        **_tiff_tags(domain),
+        dtype=dtype,
+        **tags,
     )
+    if domain.exif:
+        with Path(path).open("r+b") as file:
+            exif_data.add_to_tiff(file, domain.exif)
 
 
 def _writer(suffix: str, domain: ImageDomain) -> Callable[[BinaryIO, np.ndarray], None]:
@@ -462,6 +534,9 @@ def _writer(suffix: str, domain: ImageDomain) -> Callable[[BinaryIO, np.ndarray]
         raise UsageError(f"pictures are not written as {suffix!r}: try .png, .jpg or .tif")
     if domain.depth == 32:
         raise UsageError(f"{suffix} cannot hold float values: write .tif or .npy")
+    if kind == "JPEG" and len(domain.exif) > JPEG_EXIF_BYTES:
+        size = f"{len(domain.exif):,} bytes of EXIF data"
+        raise UsageError(f"{suffix} cannot hold {size}: write .png, .webp or .tif")
     if domain.channels in (2, 4) and not ALPHA[kind]:
         raise UsageError(f"{suffix} cannot hold an alpha channel: write .png, .webp or .tif")
     return lambda file, samples: _write_pillow(file, samples, domain, kind)
@@ -476,6 +551,8 @@ def _write_pillow(file: BinaryIO, samples: np.ndarray, domain: ImageDomain, kind
     turns_rgb = domain.channels == 2 or (domain.channels == 1 and kind == "WEBP")
     if domain.icc and not turns_rgb:  # or it would describe other channels
         options["icc_profile"] = domain.icc
+    if domain.exif and kind in EXIF_HOLDERS:
+        options["exif"] = EXIF_MARKER + domain.exif
     try:
         _pillow(samples).save(file, format=kind, **options)
     except (OSError, ValueError) as error:
@@ -488,16 +565,24 @@ def _write_pillow(file: BinaryIO, samples: np.ndarray, domain: ImageDomain, kind
 def _write_png(file: BinaryIO, samples: np.ndarray, domain: ImageDomain) -> None:
     if domain.depth == 8:
         options = {"icc_profile": domain.icc} if domain.icc else {}
+        if domain.exif:
+            options["exif"] = EXIF_MARKER + domain.exif
         _pillow(samples).save(file, format="PNG", compress_level=6, **options)
         return
     import imagecodecs
 
     data = imagecodecs.png_encode(np.ascontiguousarray(samples))
-    if domain.icc:  # the profile's chunk goes right behind the 33 bytes of signature and IHDR
-        body = b"iCCP" + b"icc\0\0" + zlib.compress(domain.icc)
-        chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
-        data = data[:33] + chunk + data[33:]
-    file.write(data)
+    more = b""
+    if domain.icc:
+        more += _png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(domain.icc))
+    if domain.exif:
+        more += _png_chunk(b"eXIf", domain.exif)
+    file.write(data[:33] + more + data[33:])  # right behind signature and IHDR
+
+
+def _png_chunk(kind: bytes, body: bytes) -> bytes:
+    checksum = zlib.crc32(kind + body).to_bytes(4, "big")
+    return len(body).to_bytes(4, "big") + kind + body + checksum
 
 
 def _write_tiff(file: BinaryIO, samples: np.ndarray, domain: ImageDomain) -> None:
@@ -506,6 +591,8 @@ def _write_tiff(file: BinaryIO, samples: np.ndarray, domain: ImageDomain) -> Non
     if domain.channels == 1:  # with an axis of its own, rows would become pages
         samples = samples[..., 0]
     tifffile.imwrite(file, samples, compression="zlib", **_tiff_tags(domain))
+    if domain.exif:
+        exif_data.add_to_tiff(file, domain.exif)
 
 
 def _tiff_tags(domain: ImageDomain) -> dict[str, Any]:
@@ -515,6 +602,7 @@ def _tiff_tags(domain: ImageDomain) -> dict[str, Any]:
         "extrasamples": ["unassalpha"] if domain.channels in (2, 4) else None,
         "iccprofile": domain.icc or None,
         "metadata": None,
+        "byteorder": exif_data.byte_order(domain.exif),
     }
 
 

@@ -11,7 +11,7 @@ import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from inr.signals.base import Domain, Points, Signal
 from inr.solid import Solid, nearest, sample_surface
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from torch import Tensor
 
@@ -196,6 +198,20 @@ class ShapeDomain(Domain):
         return coords * self.half + np.array(self.centre)
 
 
+class Distances(NamedTuple):
+    """How far two surfaces are apart.
+
+    Args:
+        chamfer: Half the sum of the two mean distances, in the file's units.
+        points: Points of the other surface that are nearest to some of the solid's, shape (n, 3).
+        faces: The solid's triangles that these lie on, shape (n,).
+    """
+
+    chamfer: float
+    points: np.ndarray
+    faces: np.ndarray
+
+
 class Shape(Signal):
     """A solid to be fitted; `Shape.from_mesh` makes one.
 
@@ -360,7 +376,7 @@ class Shape(Signal):
         surface on the way from the field to the source only.
         """
         quality = self.quality(field)
-        found = {"psnr": quality, "psnr_float": quality, "iou": self._iou(field)}
+        found = {"psnr": quality, "psnr_float": quality, "iou": self.overlap(self.insider(field))}
         return found | self._surfaces(field)
 
     def verdict(self, field: Field, metrics: dict[str, float]) -> list[str]:
@@ -426,15 +442,37 @@ class Shape(Signal):
         everywhere = rng.uniform(low, high, (counts["uniform"], 3))
         return np.concatenate([points, everywhere]).clip(low, high)
 
-    def _iou(self, field: Field) -> float:
+    def insider(self, field: Field) -> Callable[[np.ndarray], np.ndarray]:
+        """What tells whether points of shape (n, 3), in the file's units, lie within a field."""
+
+        def inside(points: np.ndarray) -> np.ndarray:
+            return evaluate(field, self.domain.to_coords(points)) * self.domain.outward < 0
+
+        return inside
+
+    def overlap(self, inside: Callable[[np.ndarray], np.ndarray]) -> float:
+        """Intersection over union with another solid, counted in the bounding box and a margin.
+
+        Args:
+            inside: Whether points of shape (n, 3), in the file's units, lie in the other one.
+        """
         rng = np.random.default_rng(1)
         spare = self.domain.half * (1 - 1 / MARGIN)  # as far as the cube reaches
         low, high = self.solid.low - spare, self.solid.high + spare
         points = rng.uniform(low, high, (min(BOX_POINTS, 8 * self.samples), 3))
         truth = self.solid.inside(points)
-        values = evaluate(field, self.domain.to_coords(points))
-        found = values * self.domain.outward < 0
+        found = inside(points)
         return float((truth & found).sum() / max((truth | found).sum(), 1))
+
+    def distances(self, vertices: np.ndarray, faces: np.ndarray) -> Distances:
+        """How far another surface, in the file's units, is from the solid's."""
+        solid = self.solid
+        rng = np.random.default_rng(2)
+        there, _ = sample_surface(vertices, faces, SURFACE_POINTS, rng)
+        forth = np.abs(solid.truncated(there, solid.diagonal)) * solid.diagonal
+        here, own = solid.sample(SURFACE_POINTS, rng)
+        squares, _, there = nearest(here, vertices, faces)
+        return Distances(float(forth.mean() + np.sqrt(squares).mean()) / 2, there, own)
 
     def _surfaces(self, field: Field) -> dict[str, float]:
         from inr.surface import extract, normals
@@ -443,18 +481,12 @@ class Shape(Signal):
         surface = extract(field, self.detail, thickness=domain.thickness)
         if not len(surface.faces):
             return {"chamfer": math.inf, "chamfer_share": math.inf, "normal_consistency": 0.0}
-        rng = np.random.default_rng(2)
-        vertices = domain.to_units(surface.vertices)
-        there, _ = sample_surface(vertices, surface.faces, SURFACE_POINTS, rng)
-        forth = np.abs(solid.truncated(there, solid.diagonal)) * solid.diagonal
-        here, faces = solid.sample(SURFACE_POINTS, rng)
-        squares, _, there = nearest(here, vertices, surface.faces)
-        chamfer = float(forth.mean() + np.sqrt(squares).mean()) / 2
-        gradients = normals(field, domain.to_coords(there))
-        cosines = (gradients * solid.face_normals()[faces]).sum(1)
+        found = self.distances(domain.to_units(surface.vertices), surface.faces)
+        gradients = normals(field, domain.to_coords(found.points))
+        cosines = (gradients * solid.face_normals()[found.faces]).sum(1)
         return {
-            "chamfer": chamfer,
-            "chamfer_share": chamfer / solid.diagonal,
+            "chamfer": found.chamfer,
+            "chamfer_share": found.chamfer / solid.diagonal,
             "normal_consistency": float(np.abs(cosines).mean()),
         }
 

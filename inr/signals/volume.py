@@ -103,7 +103,7 @@ class VolumeDomain(Ranged):
         if not all(isinstance(part, list) for part in (shape, geometry, scaling)):
             raise CorruptFile("the volume domain in the header is malformed")
         if len(shape) != 3 or not all(type(n) is int and 0 < n < 1 << 31 for n in shape):
-            raise CorruptFile(f"the header claims a volume of shape {shape}")
+            raise CorruptFile(f"the header claims a volume of shape {str(shape)[:80]}")
         check_range(dtype, low, high)
         if dtype == "f8":
             raise CorruptFile("the header claims voxels of an unknown type")
