@@ -47,11 +47,14 @@ class Recipe:
             it. 0 leaves all as they are.
         eps: Adam's floor under the root of the second moment. A sample's gradient shrinks with the
             number of samples, so a field with a parameter per sample needs it far below torch's.
-        rate_weight: Weight of the field's rate (see `Field.rate`) in the loss, which is a mean
-            squared error of values in [-1, 1]. Larger gives smaller files.
+        rate_weight: Weight in the loss, which is a mean squared error of values in [-1, 1], of the
+            stored bits per sample, estimated by the field itself all along (see `Field.rate`), or
+            else from the rounded parameters, and then in the part of the fit that is trained with
+            rounding alone. Larger gives smaller files.
         quantize_db: What rounding the parameters to the steps of a file may cost, in dB, before the
-            rest of the fit is trained with it. The file holds just these parameters. 0: the fit
-            knows nothing of rounding, and the file's loss is bounded instead.
+            rest of the fit is trained with it. The file holds just these parameters. The steps stay
+            as they are, or are learnt where `rate_weight` balances them. 0: the fit knows nothing
+            of rounding, and the file's loss is bounded instead.
         quantize_share: Part of the budget, at its end, that is trained so.
         second_order: Part of each stage's share of the budget, at its end, that goes to
             Levenberg-Marquardt steps on all samples, in a multistage field of float64 and of at

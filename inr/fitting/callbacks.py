@@ -128,14 +128,14 @@ class NanGuard(BetweenBursts):
         self.tries -= 1
         assert self._good is not None
         weights, optimiser, module.fit_step, module.loss, module.rounding = self._good
-        module.field.load_state_dict(weights)
+        module.load_state_dict(weights)
         module.adam.load_state_dict(copy.deepcopy(optimiser))
         module.history = [entry for entry in module.history if entry[0] <= module.fit_step]
         module.lr_scale /= 2
         module.finished = None
 
     def _keep(self, module: FitModule) -> None:
-        weights = {name: t.detach().clone() for name, t in module.field.state_dict().items()}
+        weights = {name: t.detach().clone() for name, t in module.state_dict().items()}
         optimiser = copy.deepcopy(module.adam.state_dict())
         self._good = (weights, optimiser, module.fit_step, module.loss, module.rounding)
         self._kept = time.monotonic()
@@ -189,12 +189,12 @@ class ProgressBar(Report):
     """A bar on stderr: step, rate, PSNR, time left. Silent where stderr is no terminal.
 
     Args:
-        label: What is being fitted.
+        label: What is being fitted; it may change between fits.
     """
 
     def __init__(self, label: str) -> None:
         super().__init__(self._show)
-        self._label = label
+        self.label = label
         self._bar: Any = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -206,7 +206,7 @@ class ProgressBar(Report):
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
-            TextColumn(escape(self._label)),
+            TextColumn(escape(self.label)),
             BarColumn(),
             TextColumn("{task.fields[state]}"),
             TimeRemainingColumn(),

@@ -52,7 +52,8 @@ class FitModule(pl.LightningModule):
         teacher: What chooses the samples of a step, if the recipe has it.
         history: (step, seconds, loss) after each burst.
         lr_scale: Factor on the learning rate, halved by each rollback.
-        rounding: Index of each stored row's quantisation step, once passes see rounded parameters.
+        places: The steps of rounding where they are learnt, as indices that may lie between two;
+            None where the recipe weighs no rate then, or the field has a rate of its own.
         finished: Why the fit ended ("steps", "seconds", "psnr", "stopped"), or None.
         resumable: Whether a snapshot holds all that the fit needs to go on.
     """
@@ -72,13 +73,30 @@ class FitModule(pl.LightningModule):
         self.loss = math.inf
         self.history: list[tuple[int, float, float]] = []
         self.lr_scale = 1.0
-        self.rounding: list[int] | None = None
+        self._rounding: list[int] | None = None
+        self.places: torch.nn.Parameter | None = None
+        if recipe.quantize_db and recipe.rate_weight and field.rate() is None:
+            self.places = torch.nn.Parameter(torch.zeros(quantaware.row_count(field)))
         self.finished: str | None = None
         self._full = signal.full_batch() if signal.count <= recipe.batch else None
         self.teacher = None if recipe.teach == "off" else Teacher(signal, recipe, self._full)
         self._tile = points_per_tile(field)
         self._burst = 1
         self._started = 0.0
+
+    @property
+    def rounding(self) -> list[int] | None:
+        """Index of each stored row's quantisation step, once passes see rounded parameters."""
+        return self._rounding
+
+    @rounding.setter
+    def rounding(self, indices: list[int] | None) -> None:
+        self._rounding = indices
+        if self.places is not None and indices is not None:
+            with torch.no_grad():
+                given = torch.tensor(indices).to(self.places)
+                # those that are learnt already keep their places between two
+                self.places.copy_(torch.where(self.places.round() == given, self.places, given))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam in its fused form, one group per learning rate of the field."""
@@ -88,6 +106,8 @@ class FitModule(pl.LightningModule):
             if parameters
         ]
         recipe = self.recipe
+        if self.places is not None:
+            groups.append({"params": [self.places], "scale": quantaware.STEP_LR / recipe.lr})
         self.adam = torch.optim.Adam(
             groups, lr=recipe.lr, betas=(0.9, recipe.beta2), eps=recipe.eps, fused=True
         )
@@ -122,14 +142,16 @@ class FitModule(pl.LightningModule):
         with quantaware.rounded(self.field, self.rounding):
             self.loss = float(self._backward(self._next_batch()))
             self._tell_whole_loss()
-            if self.recipe.rate_weight:
-                rate = self.field.rate()
-                if rate is not None:
-                    (self.recipe.rate_weight * rate).backward()
+            self._weigh_own_rate()
+        if self.places is not None and self.rounding is not None:
+            weight = self.recipe.rate_weight / self.signal.count
+            quantaware.weigh_rate(self.field, self.places, weight)
         if math.isfinite(self.loss):
             if self.recipe.clip:
                 torch.nn.utils.clip_grad_norm_(self.field.parameters(), self.recipe.clip)
             self.adam.step()
+            if self.places is not None and self.rounding is not None:
+                self.rounding = quantaware.nearest(self.places)
         self.fit_step += 1
         self.seconds = time.perf_counter() - self._started
 
@@ -144,6 +166,11 @@ class FitModule(pl.LightningModule):
     def _rounding_is_due(self) -> bool:
         recipe = self.recipe
         return recipe.quantize_db > 0 and self.progress() >= 1 - recipe.quantize_share
+
+    def _weigh_own_rate(self) -> None:
+        rate = self.field.rate() if self.recipe.rate_weight else None
+        if rate is not None:
+            (self.recipe.rate_weight * rate).backward()
 
     def _backward(self, batch: Batch | Points) -> Tensor:
         """Mean loss over the batch; gradients accumulate tile by tile."""

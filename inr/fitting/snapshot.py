@@ -20,7 +20,7 @@ from inr.files import write_bytes
 from inr.fitting.callbacks import BetweenBursts
 from inr.fitting.module import FitModule
 
-VERSION = 1
+VERSION = 2
 
 
 class Snapshot(BetweenBursts):
@@ -70,7 +70,8 @@ def save(module: FitModule, path: Path) -> None:
     """Write the state of a fit to `path`."""
     from safetensors.torch import save as to_bytes
 
-    tensors = {f"field.{k}": v.contiguous() for k, v in module.field.state_dict().items()}
+    # the field, and the steps of rounding where they are learnt
+    tensors = {f"module.{k}": v.contiguous() for k, v in module.state_dict().items()}
     for index, state in module.adam.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{k}": v.contiguous() for k, v in state.items()}
     taught, teaching = ({}, {}) if module.teacher is None else module.teacher.state()
@@ -101,8 +102,8 @@ def load(module: FitModule, path: Path) -> None:
     for key, value in _identity(module).items():
         if facts.get(key) != value:
             raise FitError(f"{path}: was made with another {key}; delete it, or fit as it was made")
-    weights = {k.removeprefix("field."): v for k, v in tensors.items() if k.startswith("field.")}
-    module.field.load_state_dict(weights)
+    weights = {k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")}
+    module.load_state_dict(weights)
     state: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         if key.startswith("adam."):
