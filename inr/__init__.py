@@ -20,16 +20,32 @@ if TYPE_CHECKING:
     from inr.fitting.fit import Fit, fit
     from inr.io import load, save
     from inr.limits import Limits
+    from inr.rate.control import Compressed, compress
     from inr.rendering import render
     from inr.signals import open_signal as open
 
 __version__ = "0.1.0"
-__all__ = ["Fit", "InrError", "Limits", "decode", "encode", "fit", "load", "open", "render", "save"]
+__all__ = [
+    "Compressed",
+    "Fit",
+    "InrError",
+    "Limits",
+    "compress",
+    "decode",
+    "encode",
+    "fit",
+    "load",
+    "open",
+    "render",
+    "save",
+]
 
 _HOMES = {
+    "Compressed": "inr.rate.control:Compressed",
     "Fit": "inr.fitting.fit:Fit",
     "InrError": "inr.errors:InrError",
     "Limits": "inr.limits:Limits",
+    "compress": "inr.rate.control:compress",
     "decode": "inr.codec.decode:decode",
     "encode": "inr.codec.encode:encode",
     "fit": "inr.fitting.fit:fit",

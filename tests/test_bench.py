@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from apps.bench.contestants import BY_NAME, CONTESTANTS, FACTORS, stored_scalars
+from apps.bench.contestants import BY_NAME, CONTESTANTS, FACTORS
 from apps.bench.results import rows
 from apps.bench.shootout import BINS, SWEEP, WIDEST_SWEEP, Cell, Run, radial_power
 from apps.bench.signals import Occupancy, Source, knot, lattice, pluck
 from apps.cli.main import main
 from fields import registry
+from fields.sizes import stored_scalars
 from inr.errors import InputError
 from inr.fitting.fit import build_field
 from inr.presets import Preset
@@ -43,7 +44,8 @@ def test_sizes_are_equal(contestant, kind):
         "shape": Occupancy.from_array(np.zeros((20, 20, 20), bool)),
     }[kind]
     given = contestant.sized(kind, signal, 7000)
-    scalars = stored_scalars(contestant.field, signal, given)
+    axes = len(signal.domain.shape)
+    scalars = stored_scalars(contestant.field, axes, signal.domain.channels, given)
     # widths are whole numbers: the next size up has more than 7,000
     assert 0.85 * 7000 < scalars <= 7000
     _, built = build_field(signal, Preset(contestant.field, given), seed=0)  # as a run does

@@ -1,15 +1,14 @@
 """Who takes part in the shoot-out: settings of the papers, and how each field is made smaller.
 
 Hyperparameters are the authors' for the task where they give any, those of their images where not.
-Every field has one dial, its size relative to the authors', which is turned until it stores as many
-scalars as all others.
+Every field has one dial, its size relative to the authors' (see `Field.scaled`), which is turned
+until it stores as many scalars as all others.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,8 @@ class Contestant:
         lr: The authors' learning rate.
         fixed: Hyperparameters for every kind of signal.
         kinds: Further ones by kind ("image", "sound", "shape"); "lr" among them is the rate.
-        dial: From a size relative to the authors' and the signal's shape to hyperparameters.
+        full: The authors' sizes, which the dial turns; what is not there is as the field suggests
+            it for the signal.
         paper: PSNR that the SL2A paper reports on 16 DIV2K images (512 x 512), where it does.
     """
 
@@ -40,9 +40,7 @@ class Contestant:
     lr: float
     fixed: Hyperparameters = dataclasses.field(default_factory=dict)
     kinds: Mapping[str, Hyperparameters] = dataclasses.field(default_factory=dict)
-    dial: Callable[[float, tuple[int, ...]], Hyperparameters] = lambda size, shape: {
-        "hidden_features": part(256, size)
-    }
+    full: Hyperparameters = dataclasses.field(default_factory=lambda: {"hidden_features": 256})
     paper: float | None = None
 
     def lr_for(self, kind: str) -> float:
@@ -55,90 +53,31 @@ class Contestant:
         Raises:
             UsageError: even the smallest one has more.
         """
-        low, high = 0.005, 16.0
-        best: Hyperparameters | None = None
-        for _ in range(24):
-            middle = math.sqrt(low * high)
-            given = self.given(kind, signal.domain.shape, middle)
-            if stored_scalars(self.field, signal, given) <= scalars:
-                best, low = given, middle
-            else:
-                high = middle
+        from fields.sizes import at_most
+
+        domain = signal.domain
+        whole_size = self.given(kind, domain.shape)
+        best = at_most(scalars, self.field, domain.shape, domain.channels, whole_size)
         if best is None:
             raise UsageError(f"{self.name} has more than {scalars} scalars at any size")
         return best
 
-    def given(self, kind: str, shape: tuple[int, ...], size: float) -> Hyperparameters:
-        """Hyperparameters at a size: what the field suggests for the shape, then ours."""
+    def given(self, kind: str, shape: tuple[int, ...]) -> Hyperparameters:
+        """Hyperparameters at the authors' size, and beside theirs what the field suggests."""
         from fields import registry
 
         suggested = registry.field_class(self.field).suggest(shape)
         own = {k: v for k, v in self.kinds.get(kind, {}).items() if k != "lr"}
-        return {**suggested, **self.fixed, **own, **self.dial(size, shape)}
+        return {**suggested, **self.fixed, **own, **self.full}
 
 
-def stored_scalars(field: str, signal: GridSignal, hyperparameters: Hyperparameters) -> int:
-    """Scalars that a file of this field holds."""
-    import torch
-
-    from fields import registry
-
-    domain = signal.domain
-    with torch.device("meta"):
-        built = registry.create(field, len(domain.shape), domain.channels, **hyperparameters)
-    return sum(stored.tensor.numel() for stored in built.stored_parameters())
-
-
-def part(whole: int, size: float, least: int = 2) -> int:
-    """A width at a relative size."""
-    return max(least, round(whole * size))
-
-
-def _fkan(size: float, shape: tuple[int, ...]) -> Hyperparameters:
-    return {
-        "fourier_features": part(128, size),
-        "frequencies": part(270, size),
-        "hidden_features": [part(n, size) for n in (256, 256, 256, 512)],
-    }
-
-
-def _sl2a(size: float, shape: tuple[int, ...]) -> Hyperparameters:
-    widths = {"hidden_features": part(256, size), "rank": part(128, size)}
-    return widths | {"degree": part(256, size)}
-
-
-def _finr(size: float, shape: tuple[int, ...]) -> Hyperparameters:
-    width = part(256, size)
+FINR = {
+    "rank": 128,
     # the authors' networks of three hidden layers, with SIREN's consistent start
-    base = {"hidden_features": width, "hidden_layers": 2, "first_omega": 100.0}
-    return {"rank": part(128, size), "base_options": base}
+    "base_options": {"hidden_features": 256, "hidden_layers": 2, "first_omega": 100.0},
+}
 
-
-def _rff(size: float, shape: tuple[int, ...]) -> Hyperparameters:
-    return {"hidden_features": part(256, size), "features": part(256, size)}
-
-
-def _wavelet(size: float, shape: tuple[int, ...]) -> Hyperparameters:
-    counts = {"atoms": 256, "hidden_features": 128, "low_features": 64}
-    return {name: part(n, size) for name, n in counts.items()}
-
-
-def _doh(size: float, shape: tuple[int, ...]) -> Hyperparameters:
-    target = {"hidden_features": part(64, math.sqrt(size))}
-    return {"target_options": target, "latents": part(4096, size)}
-
-
-def _grid(size: float, shape: tuple[int, ...]) -> Hyperparameters:
-    return {"resolution": [part(n, size) for n in shape]}
-
-
-def _multistage(size: float, shape: tuple[int, ...]) -> Hyperparameters:
-    return {"base_options": {"hidden_features": part(180, size)}}
-
-
-def _windows(size: float, shape: tuple[int, ...]) -> Hyperparameters:
-    return {"base_options": {"hidden_features": part(128, size), "init": "spectrum"}}
-
+CODES = {"latents": 4096, "target_options": {"hidden_features": 64}}
 
 WIRE_IMAGES = {"hidden_layers": 3, "first_omega": 20.0, "hidden_omega": 20.0, "scale": 30.0}
 """What the authors recommend for images; the field's default is their setting for tomography."""
@@ -169,7 +108,9 @@ CONTESTANTS = (
     Contestant("wire", "wire", 5e-3, {"hidden_layers": 3}),
     Contestant("wire-official", "wire", 5e-3, WIRE_IMAGES, {"shape": WIRE_SOLIDS}, paper=30.63),
     Contestant("wire-2d", "wire", 5e-3, {"hidden_layers": 3, "kind": "2d"}),
-    Contestant("wavelet", "wavelet", 1e-2, dial=_wavelet),
+    Contestant(
+        "wavelet", "wavelet", 1e-2, full={"atoms": 256, "hidden_features": 128, "low_features": 64}
+    ),
     Contestant("spder", "spder", 1e-4, kinds={"sound": {"first_omega": 3000.0}}),
     Contestant(
         "spder-arctan",
@@ -178,30 +119,62 @@ CONTESTANTS = (
         {"damping": "arctan"},
         {"sound": {"first_omega": 3000.0, "lr": 5e-5}},
     ),
-    Contestant("fkan", "fkan", 1e-4, dial=_fkan),
-    Contestant("sl2a", "sl2a", 1e-3, dial=_sl2a, paper=36.88),
     Contestant(
-        "chebykan", "chebykan", 1e-3, dial=lambda size, _: {"hidden_features": part(64, size)}
+        "fkan",
+        "fkan",
+        1e-4,
+        full={
+            "fourier_features": 128,
+            "frequencies": 270,
+            "hidden_features": [256, 256, 256, 512],
+        },
     ),
-    Contestant("finr", "finr", 1e-3, dial=_finr),
+    Contestant(
+        "sl2a",
+        "sl2a",
+        1e-3,
+        full={"hidden_features": 256, "rank": 128, "degree": 256},
+        paper=36.88,
+    ),
+    Contestant("chebykan", "chebykan", 1e-3, full={"hidden_features": 64}),
+    Contestant("finr", "finr", 1e-3, full=FINR),
     Contestant("relu-pe", "relu-pe", 1e-3, paper=35.27),
-    Contestant("rff", "rff", 1e-3, kinds={"shape": {"sigma": 12.0, "lr": 5e-4}}, dial=_rff),
+    Contestant(
+        "rff",
+        "rff",
+        1e-3,
+        kinds={"shape": {"sigma": 12.0, "lr": 5e-4}},
+        full={"hidden_features": 256, "features": 256},
+    ),
     Contestant("fouriernet", "fouriernet", 1e-2),
     Contestant("gabornet", "gabornet", 1e-2),
     Contestant("bacon", "bacon", 5e-3),
-    Contestant("doh", "doh", 1e-2, dial=_doh),
-    Contestant("pranc", "pranc", 1e-2, dial=_doh),
-    Contestant("grid", "grid", 1e-2, dial=_grid),
+    Contestant("doh", "doh", 1e-2, full=CODES),
+    Contestant("pranc", "pranc", 1e-2, full=CODES),
+    Contestant("grid", "grid", 1e-2, full={}),
     Contestant("tanh", "tanh", 1e-3, {"hidden_layers": 3}),
     Contestant(
         "multistage",
         "multistage",
         5e-4,
         {"stages": 2, "base": "siren", "crossings": 0.05},
-        dial=_multistage,
+        full={"base_options": {"hidden_features": 180}},
+    ),
+    Contestant(
+        "progressive",
+        "progressive",
+        5e-4,
+        {"stages": 2},
+        full={"base_options": [{"hidden_features": 120}, {"hidden_features": 224}]},
     ),
     Contestant("siren-spectrum", "siren", 5e-4, {"init": "spectrum"}),
-    Contestant("windows", "windows", 5e-4, {"count": 4}, dial=_windows),
+    Contestant(
+        "windows",
+        "windows",
+        5e-4,
+        {"count": 4},
+        full={"base_options": {"hidden_features": 128, "init": "spectrum"}},
+    ),
 )
 """Rates are the authors' for whole-signal steps where they have one: FINER's study of five methods,
 else each method's own; D'OH and PRANC, whose image code is not public, have ours. On sounds, SIREN

@@ -36,11 +36,11 @@ class Parser(ArgumentParser):
         return super().dump(kept, *args, **(kwargs | {"skip_validation": True}))
 
     def format_help(self, *args: Any) -> str:
-        """Show `--field NAME`, which is short for `--field.name NAME`, and so for the operator."""
+        """Show what is short for longer options: `--field NAME` for `--field.name NAME`."""
         text = super().format_help(*args)
         for option in ("field", "operator"):
             text = text.replace(f"--{option}.name NAME", f"--{option} NAME")
-        return text
+        return text.replace("--image.keep KEEP", "--keep KEEP")
 
 
 def new_parser(verb: str, description: str) -> Parser:
@@ -112,6 +112,37 @@ def reading_of(args: Namespace, kinds: Collection[str]) -> dict[str, dict[str, A
         if reading[kind] and kind not in kinds:
             raise UsageError(f"--{kind}.{next(iter(reading[kind]))}: no input is of {kind}")
     return reading
+
+
+def add_metadata_options(p: ArgumentParser) -> None:
+    """--title, --author, --date, --comment and --source-hash."""
+    group = p.add_argument_group("what the file says of the signal (by default nothing)")
+    group.add_argument("--title", type=str, help="its name")
+    group.add_argument("--author", type=str, help="who made it")
+    group.add_argument("--date", type=str, help="when, in ISO 8601, such as 2026-11-21")
+    group.add_argument("--comment", type=str, help="whatever else is worth saying")
+    group.add_argument("--source-hash", action="store_true", help="SHA-256 of the input file")
+
+
+def metadata_of(args: Namespace, content: str | bytes | None = None) -> dict[str, str]:
+    """What a file is to say of its signal, by names, as `inr.codec.encode` takes it.
+
+    Args:
+        args: Parsed arguments.
+        content: The input's path or bytes; without it, the hash of the input is left out.
+
+    Raises:
+        UsageError: a text is too long, or not what it should be.
+        InputError: the input is no file that has a hash.
+    """
+    from inr.codec import metadata
+
+    given = {key: getattr(args, key) for key in ("title", "author", "date", "comment")}
+    said = {key: text for key, text in given.items() if text is not None}
+    metadata.pack(said)  # a mistake is told before any work
+    if args.source_hash and content is not None:
+        said["source_sha256"] = metadata.source_hash(content)
+    return said
 
 
 def set_threads(count: int | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -26,8 +26,12 @@ from apps.cli.common import (
     set_threads,
     write_stdout,
 )
+from apps.cli.info import EXACT
 from apps.cli.voice import STDIN, Voice, each
 from inr.errors import UsageError
+
+if TYPE_CHECKING:
+    from inr.codec.decode import Contents
 
 
 class Kind(NamedTuple):
@@ -71,6 +75,11 @@ def parser() -> ArgumentParser:
     p = new_parser("decode", "Render an .inr file at any size or rate.")
     p.add_argument("input", help=".inr file; - for standard input")
     add_output_options(p)
+    p.add_argument(
+        "--partial",
+        action="store_true",
+        help="make do with the first bytes of a progressive file: its layers as far as they go",
+    )
     groups: dict[str, Any] = {}
     for name, kinds in _takers().items():
         title = _nouns(kinds)
@@ -107,15 +116,28 @@ def _options(args: Namespace, kind: Kind, name: str) -> dict[str, Any]:
     return kind.module.options(args)
 
 
+def _layers(contents: Contents) -> str:
+    """Which layers of a file are there, and what they are said to be worth."""
+    count, present = contents.layers, contents.present
+    if count == 1 and not contents.container.cut:
+        return "the file has one layer only"
+    of = "" if contents.container.cut and not contents.boundaries else f" of {count}"
+    text = f"made of layers 1 to {present}{of}"
+    if (quality := contents.quality) is None:
+        return text
+    return f"{text}, which are exact" if quality > EXACT else f"{text}, which have {quality:.2f} dB"
+
+
 def _decode(source: str, args: Namespace, voice: Voice) -> int:
     """Decode one file; returns its exit code."""
-    from inr.codec.decode import decode
+    from inr.codec.decode import build, decode, inspect
     from inr.codec.light import decode_light
     from inr.files import atomic_folder, atomic_path, suffix_of
 
     names = (STDIN if source == "-" else source, "standard output")
     data = read_input(source)
-    field = decode_light(data) or decode(data)
+    contents = inspect(data, partial=True) if args.partial else None
+    field = build(contents) if contents else decode_light(data) or decode(data)
     kind = KINDS[field.domain.kind]
     job = kind.job(field, _options(args, kind, names[0]))
     target = args.output or str(Path(source).with_suffix(job.suffix))
@@ -136,14 +158,12 @@ def _decode(source: str, args: Namespace, voice: Voice) -> int:
         with place as part, voice.bar(target) as job.progress:
             job.write(part)
     seconds = time.perf_counter() - begin
-    voice.event(
-        {
-            "event": "done",
-            "input": source,
-            "output": target,
-            **job.facts,
-            "seconds": round(seconds, 3),
-        },
-        f"{names[0]} -> {names[1]}: {job.text} in {seconds:.1f} s",
-    )
+    event = {"event": "done", "input": source, "output": target, **job.facts}
+    lines = [f"{names[0]} -> {names[1]}: {job.text} in {seconds:.1f} s"]
+    if contents is not None:
+        event |= {"layers": contents.present, "layers_of_file": contents.layers}
+        if (quality := contents.quality) is not None:
+            event["psnr"] = None if quality > EXACT else quality
+        lines.append(f"{names[0]}: {_layers(contents)}")
+    voice.event(event | {"seconds": round(seconds, 3)}, *lines)
     return 0

@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from apps.cli.common import new_parser, parse, read_input
-from apps.cli.voice import STDIN, Voice, each
+from apps.cli.voice import STDIN, Voice, each, escaped
 
 
 def run(argv: Sequence[str]) -> int:
@@ -19,7 +19,11 @@ def run(argv: Sequence[str]) -> int:
     def show(source: str) -> int:
         facts = describe(source)
         lines = {"file": STDIN if source == "-" else source}
-        lines |= {key: as_text(value) for key, value in facts.items() if key != "file"}
+        told = {key: value for key, value in facts.items() if key not in UNLIKE}
+        lines |= {key: as_text(value) for key, value in told.items()}
+        lines |= {key: escaped(text) for key, text in facts.get("metadata", {}).items()}
+        for number, layer in enumerate(facts.get("layers", []), 1):
+            lines[f"layer {number}"] = _layer(layer)
         lines["chunks"] = ", ".join(f"{c['type']} {c['bytes']:,}" for c in facts["chunks"])
         if "psnr" in facts:
             lines["psnr"] = "exact" if facts["psnr"] is None else f"{facts['psnr']:.2f} dB"
@@ -58,8 +62,17 @@ def facts_of(data: bytes) -> dict[str, Any]:
         facts["psnr"] = None if quality > EXACT else quality
     facts |= {"kind": contents.domain.kind} | contents.domain.describe()
     facts |= {"field": contents.field, "hyperparameters": contents.hyperparameters}
-    facts["version"] = container.VERSION
+    if contents.metadata:
+        facts["metadata"] = contents.metadata
+    facts["version"] = contents.container.version
     facts["overhead"] = container.overhead(data)
+    if contents.boundaries:
+        ends = container.ends(contents.container, len(data))
+        qualities = [*contents.boundaries, quality]
+        facts["layers"] = [
+            {"bytes": end} | ({} if q is None else {"psnr": None if q > EXACT else q})
+            for end, q in zip(ends, qualities, strict=True)
+        ]
     facts["chunks"] = [
         {"type": kind.decode(), "bytes": len(body)} for kind, body in contents.container.chunks
     ]
@@ -69,6 +82,18 @@ def facts_of(data: bytes) -> dict[str, Any]:
 
 EXACT = 600.0
 """A file that states more dB than this decodes to the very samples that were fitted."""
+
+
+UNLIKE = ("file", "metadata", "layers")
+"""Facts that people are told in other words."""
+
+
+def _layer(layer: dict[str, Any]) -> str:
+    """What the first bytes of a file, to the end of a layer, are worth."""
+    text = f"to byte {layer['bytes']:>10,}"
+    if "psnr" not in layer:
+        return text
+    return f"{text} {layer['psnr']:8.2f} dB" if layer["psnr"] is not None else f"{text}    exact"
 
 
 def as_text(value: Any) -> str:

@@ -21,11 +21,13 @@ from inr.errors import UsageError
 
 VERBS = {
     "fit": "fit a field to each input and store it as an .inr file",
+    "compress": "make an .inr file of a given size or quality",
     "decode": "render an .inr file at any size",
     "view": "write a page that shows what an .inr file holds",
     "info": "show what an .inr file holds",
     "verify": "check that .inr files are intact",
     "fields": "list the fields, or one field's hyperparameters",
+    "compare": "rate and distortion of .inr files beside other codecs",
     "bench": "compare fields under one protocol",
     "demo": "the whole road on a photograph, with a page of pictures",
     "completion": "print a script that completes `inr` in a shell",

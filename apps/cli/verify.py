@@ -16,9 +16,10 @@ def run(argv: Sequence[str]) -> int:
     voice = Voice(args)
 
     def check(source: str) -> int:
-        count = verify(source)
+        count, version = verify(source)
         name = STDIN if source == "-" else source
-        voice.event({"event": "ok", "file": source, "parameters": count}, f"{name}: intact")
+        facts = {"event": "ok", "file": source, "version": version, "parameters": count}
+        voice.event(facts, f"{name}: intact, format {version}")
         return 0
 
     return each(args.inputs, check, voice)
@@ -32,12 +33,14 @@ def parser() -> ArgumentParser:
     return p
 
 
-def verify(source: str) -> int:
-    """Check one file; returns how many parameters it holds.
+def verify(source: str) -> tuple[int, str]:
+    """Check one file; returns how many parameters it holds, and the version of its format.
 
     Raises:
         InputError: it is missing, damaged or unsupported.
     """
     from inr.codec.decode import inspect, symbols
 
-    return sum(len(row.symbols) for row in symbols(inspect(read_input(source))))
+    contents = inspect(read_input(source))
+    count = sum(len(row.symbols) for row in symbols(contents))
+    return count, contents.container.version

@@ -22,7 +22,7 @@ from apps.cli.common import (
     write_stdout,
 )
 from apps.cli.info import EXACT, as_text, facts_of
-from apps.cli.voice import STDIN, Voice, each
+from apps.cli.voice import STDIN, Voice, each, escaped
 from apps.view.page import PAGE_BYTES
 from inr.errors import InputError, UsageError
 
@@ -65,8 +65,8 @@ def parser() -> ArgumentParser:
     p.add_argument("--original", type=str, help="what was fitted: it is shown beside, with errors")
     p.add_argument("--max-mb", type=float, default=PAGE_BYTES / 1e6, help="size of the page, about")
     add_output_options(p)
-    # how a shape was read stands in the file
-    add_reading_options(p, [kind for kind in KINDS if kind != "shape"])
+    # how a shape was read stands in the file, and what is kept of a picture changes no pixel
+    add_reading_options(p, [kind for kind in KINDS if kind not in ("shape", "image")])
     return p
 
 
@@ -132,6 +132,8 @@ def render_page(name: str, data: bytes, field: Field, original: Signal | None, r
         if key in measured:
             highlights[_unit(key)[0]] = _figure(key, measured.pop(key))
     facts = {_unit(key)[0]: _figure(key, value) for key, value in measured.items()}
+    said = told.pop("metadata", {})
+    facts |= {key.replace("_", " "): escaped(text) for key, text in said.items()}
     facts |= {key: as_text(value) for key, value in told.items() if key not in ("chunks", "psnr")}
     facts |= {f"{told['field']}: {key}": as_text(value) for key, value in chosen.items()}
     facts["chunks"] = ", ".join(f"{c['type']} {c['bytes']:,} bytes" for c in told["chunks"])

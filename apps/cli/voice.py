@@ -129,6 +129,14 @@ def printable(text: str) -> str:
     return clean.encode(encoding, "backslashreplace").decode(encoding)
 
 
+def escaped(text: str) -> str:
+    """A text of a stranger in one line: what could move a cursor or turn the writing is spelt out.
+
+    That is all but printable characters and spaces: controls, breaks, directions, surrogates.
+    """
+    return "".join(c if c.isprintable() and c != "\\" else ascii(c)[1:-1] for c in text)
+
+
 def number(value: float) -> float | None:
     """A float for JSON: None where it is infinite."""
     return round(value, 4) if abs(value) < 1e300 else None

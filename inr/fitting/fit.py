@@ -91,17 +91,55 @@ def fit(
         UsageError: a budget or the device is wrong.
     """
     check_budget(steps, seconds, psnr)
-    place = _device(device)
+    choose_device(device)
     try:
         preset, built = build_field(signal, field, seed)
-        built.to(place, signal.dtype)
     except FieldError as error:
         raise FitError(str(error)) from None
     if steps is None and seconds is None:
         steps = preset.recipe.steps
     budget = Budget(steps, seconds, None if psnr is None else psnr + FILE_MARGIN)
+    found = train(
+        built, signal, preset.recipe, budget, seed=seed, device=device, callbacks=callbacks
+    )
+    return dataclasses.replace(found, target=psnr)
 
-    module = _module(built, signal.to(place), preset.recipe, budget)
+
+def train(
+    built: Field,
+    signal: Signal,
+    recipe: Recipe,
+    budget: Budget,
+    *,
+    rounding: list[int] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    callbacks: Sequence[pl.Callback] = (),
+) -> Fit:
+    """Train a field, as it is, on a signal, as a recipe says.
+
+    Args:
+        built: The field; it is trained in place.
+        signal: What it is fitted to.
+        recipe: How it is trained.
+        budget: When that ends.
+        rounding: Index of each stored row's quantisation step, to train with from the first step
+            on; if not given, the recipe says when they are chosen, if at all.
+        seed: Seed of batches.
+        device: As `fit` takes it.
+        callbacks: As `fit` takes them.
+
+    Raises:
+        FitError: the fit diverged, or the field cannot be what the signal needs.
+        UsageError: the device is wrong.
+    """
+    place = choose_device(device)
+    try:
+        built.to(place, signal.dtype)
+    except FieldError as error:
+        raise FitError(str(error)) from None
+    module = _module(built, signal.to(place), recipe, budget)
+    module.rounding = rounding
     module.generator.manual_seed(seed)
     with _quiet():
         trainer = pl.Trainer(
@@ -129,7 +167,6 @@ def fit(
         steps=module.fit_step,
         seconds=module.seconds,
         ended=module.finished or "stopped",
-        target=psnr,
         rounding=module.rounding,
         stages=module.stages if isinstance(module, StagedModule) else [],
     )
@@ -186,7 +223,12 @@ def check_budget(steps: int | None, seconds: float | None, psnr: float | None) -
             raise UsageError(f"{name} is {value}: give a number from 0 up")
 
 
-def _device(device: str) -> str:
+def choose_device(device: str) -> str:
+    """The name of a device as torch has it.
+
+    Raises:
+        UsageError: there is no such device.
+    """
     if device == "auto":
         return "cuda:0" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
