@@ -31,6 +31,8 @@ WIDGETS = {
     "sound": ("plot", "sound"),
     "slices": ("slices",),
     "mesh": ("mesh",),
+    "curves": ("curves",),
+    "table": ("table",),
 }
 """By name of a widget, the scripts that it needs beside `core`."""
 

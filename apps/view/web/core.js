@@ -168,8 +168,18 @@ function ticks(low, high, most) {
   return found;
 }
 
+// Logarithms (base 10) of round numbers within a range of logarithms.
+function logTicks(low, high, most) {
+  if (high - low < 0.7) return ticks(10 ** low, 10 ** high, most).map(Math.log10);
+  const found = [];
+  for (let k = Math.floor(low); k <= high; k++) {
+    for (const v of [k, k + Math.log10(2), k + Math.log10(5)]) if (v >= low && v <= high) found.push(v);
+  }
+  return found.length > 2 * most ? found.filter((v) => Number.isInteger(v)) : found;
+}
+
 // A canvas on a view. `paint(context, box, pane)` draws; options: label, ratio (width over height)
-// (and the most of the window's height that it takes, in %) or height in pixels, axes {x, y: [low, high, name]} over the whole view, bar, pick(x, y), over.
+// (and the most of the window's height that it takes, in %) or height in pixels, axes {x, y: [low, high, name]} over the whole view (x: [log10 low, log10 high, name, true] too), bar, pick(x, y), over.
 class Pane {
   constructor(view, paint, options) {
     Object.assign(this, { view, paint, options });
@@ -232,10 +242,11 @@ class Pane {
     context.font = "11px system-ui, sans-serif";
     context.strokeRect(box.x, box.y, box.w, box.h);
     context.textAlign = "center";
-    for (const v of ticks(...xs, box.w / 80)) {
+    const [, , , log] = axes.x;
+    for (const v of log ? logTicks(...xs, box.w / 80) : ticks(...xs, box.w / 80)) {
       const x = box.x + ((v - xs[0]) / (xs[1] - xs[0])) * box.w;
       context.fillRect(x, box.y + box.h, 1, 4);
-      context.fillText(text(v), clamp(x, box.x + 8, box.x + box.w - 8), box.y + box.h + 15);
+      context.fillText(text(log ? 10 ** v : v), clamp(x, box.x + 8, box.x + box.w - 8), box.y + box.h + 15);
     }
     context.fillText(axes.x[2], box.x + box.w / 2, box.y + box.h + 29);
     context.textAlign = "right";
