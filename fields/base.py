@@ -99,6 +99,8 @@ class Field(nn.Module, ABC):
     Attributes:
         smoothness: How many derivatives in the coordinates exist and are continuous. The class
             has that of its defaults; an instance whose hyperparameters change it has its own.
+        training_only: Hyperparameters, the last of the constructor's, that decide how a field
+            starts and is trained, and nothing of what it computes: a file may leave them out.
         extends: Whether coordinates beyond [-1, 1] mean anything to it.
         sizes: Names of the hyperparameters that count units: with them a field grows and shrinks.
         layered: Whether its file is to be made of layers (see `groups`), so that the first bytes of
@@ -111,6 +113,7 @@ class Field(nn.Module, ABC):
 
     smoothness: float = math.inf
     extends: bool = True
+    training_only: ClassVar[tuple[str, ...]] = ()
     sizes: ClassVar[tuple[str, ...]] = ("hidden_features",)
     layered: bool = False
     in_features: int

@@ -91,6 +91,14 @@ class Finer(VariablePeriodNetwork):
     """
 
     smoothness = 1  # |z| z has a jump in its second derivative
+    training_only = (
+        "first_bias",
+        "variant",
+        "init",
+        "winner_form",
+        "first_noise",
+        "second_noise",
+    )
 
     def __init__(
         self,
@@ -145,6 +153,10 @@ class FinerGauss(VariablePeriodNetwork):
     """
 
     smoothness = 1
+    training_only = (
+        "first_bias",
+        "variant",
+    )
 
     def __init__(
         self,
@@ -199,6 +211,10 @@ class FinerWavelet(Field):
     """
 
     smoothness = 1
+    training_only = (
+        "first_bias",
+        "variant",
+    )
 
     def __init__(
         self,

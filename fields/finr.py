@@ -126,6 +126,11 @@ class Finr(Field):
     """
 
     smoothness = math.inf
+    training_only = (
+        "init",
+        "level",
+        "start_psnr",
+    )
     sizes = ("rank",)
 
     def __init__(

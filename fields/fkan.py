@@ -46,6 +46,10 @@ class Fkan(AdditiveField):
     """
 
     smoothness = math.inf
+    training_only = (
+        "smooth",
+        "variant",
+    )
     sizes = ("fourier_features", "frequencies", "hidden_features")
 
     def __init__(

@@ -140,6 +140,8 @@ class MultiStage(SumOfNetworks):
     scales: Tensor
     kappas: Tensor
 
+    training_only = ("crossings",)
+
     def __init__(
         self,
         in_features: int,

@@ -43,6 +43,7 @@ class Progressive(SumOfNetworks):
     """
 
     layered = True
+    training_only = ("prefix_weight",)
 
     def __init__(
         self,

@@ -196,6 +196,13 @@ class Siren(SineNetwork):
     """
 
     smoothness = math.inf
+    training_only = (
+        "bias_init",
+        "init",
+        "winner_form",
+        "first_noise",
+        "second_noise",
+    )
     inits = ("siren", "winner", "spectrum")
 
     def __init__(

@@ -38,6 +38,7 @@ class Tanh(Field):
     """
 
     smoothness = math.inf
+    training_only = ("bias_init",)
 
     def __init__(
         self,

@@ -178,6 +178,7 @@ class Wavelet(Field):
     """
 
     smoothness = math.inf
+    training_only = ("octaves",)
     sizes = ("atoms", "hidden_features", "low_features")
 
     def __init__(

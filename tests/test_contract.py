@@ -557,3 +557,37 @@ def test_suggested_hyperparameters_build(name):
     for shape in ((1, 1), (2, 3), (512, 768)):
         field = cls(2, 3, **cls.suggest(shape))
         assert sum(p.numel() for p in field.parameters()) < 20 * math.prod(shape) + 500_000
+
+
+@pytest.mark.parametrize("name", fields.names())
+def test_what_concerns_training_alone_changes_nothing_that_is_computed(name):
+    cls = fields.field_class(name)
+    names = hyperparameter_names(cls)
+    count = len(cls.training_only)
+    assert tuple(names[len(names) - count :]) == cls.training_only
+    defaults = inspect.signature(cls).parameters
+    assert all(defaults[n].default is not inspect.Parameter.empty for n in cls.training_only)
+    if not count:
+        return
+    others = {
+        "bias_init": "normal" if name == "tanh" else "clean",
+        "init": "balanced" if name == "finr" else "winner",
+        "winner_form": "code",
+        "first_noise": 2.0,
+        "second_noise": 3.0,
+        "first_bias": 0.5,
+        "variant": "official" if name != "fkan" else "clean",
+        "smooth": True,
+        "level": 0.5,
+        "start_psnr": 0.0,
+        "octaves": 3,
+        "crossings": 1.0,
+        "prefix_weight": 0.3,
+    }
+    one = make(name)
+    given = one.hyperparameters | {n: others[n] for n in cls.training_only}
+    two = fields.create(name, one.in_features, one.out_features, **given)
+    two.load_stored({s.name: s.tensor for s in one.stored_parameters()})
+    coords = 2 * torch.rand(50, one.in_features) - 1
+    with torch.no_grad():
+        assert torch.equal(one(coords), two(coords))

@@ -7,6 +7,7 @@ which are decoded again and compared before anyone sees them.
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import math
 import zlib
@@ -251,10 +252,6 @@ def pack(
     ends: Sequence[int] | None = None,
 ) -> bytes:
     """Put quantised rows and what is needed to rebuild the field into a container."""
-    shape = list(domain.shape)
-    # null stands for "the domain's shape", the one long hyperparameter that grids share with it
-    given = [None if v == shape else _unnamed(v) for v in field.hyperparameters.values()]
-    header = [domain.kind, domain.header(), name, given, *([facts] if facts else [])]
     profile, exif = getattr(domain, "icc", b""), getattr(domain, "exif", b"")
     chunks = []  # what is needed to show the first layer comes before it
     if profile:
@@ -266,7 +263,22 @@ def pack(
     if exif:
         chunks.append((container.EXIF, zlib.compress(exif, 9)))
     minor = max(minor_version(body) for kind, body in chunks if kind == container.PARAMETERS)
+    shape = list(domain.shape)
+    # null stands for "the domain's shape", the one long hyperparameter that grids share with it
+    given = [None if v == shape else _unnamed(v) for v in _needed(field, minor).values()]
+    header = [domain.kind, domain.header(), name, given, *([facts] if facts else [])]
     return container.pack(container.Container(header, chunks, minor))
+
+
+def _needed(field: Field, minor: int) -> dict[str, Any]:
+    """Hyperparameters without the last ones that a decoder has no use for, if they are usual."""
+    given = dict(field.hyperparameters)
+    defaults = inspect.signature(type(field)).parameters
+    while minor and given and (last := next(reversed(given))) in field.training_only:
+        if given[last] != defaults[last].default:
+            break
+        del given[last]
+    return given
 
 
 def _unnamed(value: Any) -> Any:
