@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench clean
+.PHONY: help setup demo test test-all fuzz lint format bench clean
 
 help:           ## show this
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -32,6 +32,9 @@ test: $(STAMP)  ## the test suite (under 8 minutes on 2 cores)
 
 test-all: $(STAMP) ## the slow tier: fuzz, crash, long fits
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(STAMP)  ## 10 million damaged files and a million that lie, on both cores (about an hour)
+	$(BIN)/python tests/fuzz.py --count 10000000 --deep 1000000 --jobs 2
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Promises that need processes of their own: fuzzing, kills, threads, golden files."""
+"""Promises that need processes of their own: kills, threads, golden files."""
 
 import hashlib
 import json
@@ -26,27 +26,6 @@ def run(*arguments: str, threads: int = 2, **more) -> subprocess.CompletedProces
     return subprocess.run(
         arguments, cwd=ROOT, env=environment, capture_output=True, text=True, **more
     )
-
-
-def test_fuzz_200_000_files():
-    done = run(sys.executable, "tests/fuzz.py", "--count", "200000", "--deep", "4000", threads=1)
-    assert done.returncode == 0, done.stderr[-3000:]
-    report = json.loads(done.stdout)
-    assert report["slowest_ms"] <= 100
-    assert report["memory_growth_mib"] <= 64
-    assert report["outcomes"]["CorruptFile"] > 150_000
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_fuzz_deep():
-    # the bar of 100 ms is held above; the worst of so many lies takes about that on some machines
-    command = [sys.executable, "tests/fuzz.py", "--count", "500000", "--deep", "100000"]
-    done = run(*command, "--seed", "7", threads=1)
-    assert done.returncode == 0, done.stderr[-3000:]
-    report = json.loads(done.stdout)
-    print(report)
-    assert report["memory_growth_mib"] <= 64
 
 
 # -------------------------------------------------------------------------- golden files
