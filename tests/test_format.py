@@ -127,7 +127,7 @@ FUTURE = {
     "field": (lambda h: [*h[:2], "neural-2031", *h[3:]], (), "'neural-2031'"),
     "kind": (lambda h: ["smell", *h[1:]], (), "'smell'"),
     "domain": (lambda h: [h[0], [*h[1], 7], *h[2:]], (), "domain"),
-    "hyperparameters": (lambda h: [*h[:3], [*h[3], 1, 2, 3]], (), "12 hyperparameters"),
+    "hyperparameters": (lambda h: [*h[:3], h[3] + [1] * 9], (), "13 hyperparameters"),
     "choice": (lambda h: [*h[:3], [*h[3][:5], "novel", *h[3][6:]]], (), "novel"),
     "fact": (lambda h: [*h[:4], {"q": "great"}], (), "quality"),
     "entropy model": (None, ((b"P", b"\x01\x05\x00\x0f"),), "entropy model"),
