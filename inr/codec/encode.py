@@ -220,7 +220,7 @@ def _keeping(
 
     def accept(quantised: Sequence[Row]) -> bool:
         work.load_stored(join_rows(work, [dequantize(row) for row in quantised]))
-        return signal.metrics(work)[measure] >= value
+        return signal.metric(measure, work) >= value
 
     found = at(largest(lambda factor: accept(at(factor)), 1e-6, 1e2, 20))
     if not accept(found):

@@ -274,6 +274,10 @@ class Signal(ABC):
     def metrics(self, field: Field) -> dict[str, float]:
         """Quality of a field on this signal, weights frozen; `psnr` and `psnr_float` among it."""
 
+    def metric(self, name: str, field: Field) -> float:
+        """One of the metrics; by itself it may cost less than all of them."""
+        return self.metrics(field)[name]
+
     def quality(self, field: Field) -> float:
         """PSNR in dB, by which budgets end fits and files are held to what was asked."""
         return self.metrics(field)["psnr"]

@@ -376,8 +376,13 @@ class Shape(Signal):
         surface on the way from the field to the source only.
         """
         quality = self.quality(field)
-        found = {"psnr": quality, "psnr_float": quality, "iou": self.overlap(self.insider(field))}
+        found = {"psnr": quality, "psnr_float": quality, "iou": self.metric("iou", field)}
         return found | self._surfaces(field)
+
+    def metric(self, name: str, field: Field) -> float:
+        if name == "iou":
+            return self.overlap(self.insider(field))
+        return super().metric(name, field)
 
     def verdict(self, field: Field, metrics: dict[str, float]) -> list[str]:
         """Say so where the field has no surface, or a poor one."""
