@@ -23,7 +23,6 @@ from inr.codec import format as container
 from inr.codec import metadata
 from inr.codec.decode import inspect
 from inr.codec.encode import encode
-from inr.codec.format import VERSION
 from inr.meshes import make_mesh
 from inr.presets import Preset, Recipe
 from inr.signals.array import ArraySignal
@@ -111,12 +110,25 @@ def main() -> None:
         "video": (Video.from_array(clip, Fraction(30000, 1001)), Preset("finr", cosines)),
         "volume": (Volume.from_array(ball, affine=affine, scaling=(0.5, -1024.0)), box),
     }
-    for name, (signal, preset) in signals.items():
-        path = GOLDEN / f"v{VERSION}-{name}.inr"
+    image = Image.from_array(coffee)
+    stages = {"stages": 2, "base_options": [small, small | {"hidden_features": 48}]}
+    larger = np.asarray(imageio.v3.imread(ASSETS / "camera.png"))[90:186, 180:308]
+    newer = {
+        "grid-layered-grey8": (Image.from_array(larger), "grid"),
+        "progressive-rgb8": (image, Preset("progressive", stages, Recipe(lr=2e-3))),
+        "siren-rgb8": (image, siren),
+    }
+    named = {f"v1-{name}": given for name, given in signals.items()}
+    for stem, (signal, preset) in (
+        named | {f"v1.1-{n}": given for n, given in newer.items()}
+    ).items():
+        path = GOLDEN / f"{stem}.inr"
         if path.exists():
             print(f"{path.name} stays")
             continue
+        name = stem.partition("-")[2]
         fit = inr.fit(signal, preset, steps=200 if name.startswith("multi") else 60)
+        fit.field.layered = fit.field.layered or "layered" in name
         path.write_bytes(encode(fit.field, signal, rounding=fit.rounding))
         field = inr.load(path)
         path.with_suffix(".json").write_text(json.dumps(golden_facts(path)) + "\n")
