@@ -844,7 +844,7 @@ def test_light_commands_load_nothing_heavy(stored, argv):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_to_a_process_that_waits(here, stored, number, code):
     with start("verify", stored, "-", stdin=subprocess.PIPE) as process:
-        assert process.stdout.readline().startswith("a.inr: intact")
+        assert process.stdout.readline().endswith("a.inr: intact, format 1.1\n")
         process.send_signal(number)
         assert process.wait(30) == code
         assert "Traceback" not in process.stderr.read()

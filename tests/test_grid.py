@@ -171,6 +171,7 @@ def test_a_long_fit_does_not_outgrow_its_rate(camera):
     fits = [inr.fit(image, preset, steps=steps) for steps in (100, 600)]
     # at equal quality: processors round differently, and a fit ends a tenth of a dB better or worse
     quality = min(fit.metrics["psnr"] for fit in fits) - 0.1
-    sizes = [len(encode(fit.field, image, target_psnr=quality)) for fit in fits]
+    # each number to its nearest step: what the fits left to do is not the coder's to make up for
+    sizes = [len(encode(fit.field, image, target_psnr=quality, effort=1)) for fit in fits]
     assert sizes[1] < 1.05 * sizes[0]
     assert fits[1].metrics["psnr"] < fits[0].metrics["psnr"] + 3
