@@ -19,7 +19,6 @@ appends to OUT/coin.csv what it does not hold yet and prints the tables.
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import time
 from pathlib import Path
@@ -27,7 +26,7 @@ from statistics import mean
 from typing import Any
 
 import torch
-from common import machine, table
+from common import machine, read_sheet, table, write_sheet
 from doh import halved
 
 import inr
@@ -44,6 +43,7 @@ COIN_LRS = (1e-3, 2e-3, 3e-3)
 CODED, LEARNT, COIN = "siren, to size", "siren-small", "coin, fp16"
 
 COLUMNS = ("picture", "rate", "method", "network", "numbers", "bytes", "psnr", "lr", "seconds")
+NUMBERS = {"rate": float, "bytes": int, "psnr": float}
 Row = dict[str, Any]
 
 
@@ -166,7 +166,7 @@ def main() -> None:
     print(machine())
     args.out.mkdir(parents=True, exist_ok=True)
     sheet = args.out / "coin.csv"
-    rows = read(sheet)
+    rows = read_sheet(sheet, NUMBERS)
     for rate in args.rates:
         for picture in args.pictures:
             known = {r["method"] for r in rows if (r["picture"], r["rate"]) == (picture, rate)}
@@ -175,27 +175,8 @@ def main() -> None:
                 for line in made(image, RATES[rate], args.steps) if method not in known else ():
                     rows.append({"picture": picture, "rate": rate} | line)
                     print(rows[-1], flush=True)
-            write(sheet, rows)
+            write_sheet(sheet, COLUMNS, rows)
     report(rows, halved(args.folder / f"{args.pictures[0]}.png").count)
-
-
-def read(sheet: Path) -> list[Row]:
-    """What an earlier run left."""
-    if not sheet.exists():
-        return []
-    with sheet.open(newline="") as file:
-        rows: list[Row] = list(csv.DictReader(file))
-    for r in rows:
-        r |= {"rate": float(r["rate"]), "bytes": int(r["bytes"]), "psnr": float(r["psnr"])}
-    return rows
-
-
-def write(sheet: Path, rows: list[Row]) -> None:
-    """Put all rows into the sheet."""
-    with sheet.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ appends to OUT/curve.csv what it does not hold yet, draws OUT/curve.png and prin
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ from typing import Any
 import imageio.v3
 import numpy as np
 import torch
-from common import machine, table
+from common import machine, read_sheet, table, write_sheet
 from matplotlib.figure import Figure
 
 import fields.doh
@@ -45,6 +44,7 @@ FIT_CACHE = 4 << 30
 TARGET = {"first_omega": 20.0, "hidden_omega": 15.0}
 TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 COLUMNS = ("picture", "method", "network", "numbers", "bytes", "psnr", "lr", "seconds")
+NUMBERS = {"numbers": int, "bytes": int, "psnr": float}
 Row = dict[str, Any]
 
 
@@ -219,7 +219,7 @@ def main() -> None:
     print(machine())
     args.out.mkdir(parents=True, exist_ok=True)
     sheet = args.out / "curve.csv"
-    rows = read(sheet)
+    rows = read_sheet(sheet, NUMBERS)
     jobs: list[tuple[str, str, Callable[[Image], Iterator[Row]]]] = []
     for rate in args.rates:
         point, lr = DOH[rate], 0.01 if rate else 0.02
@@ -240,31 +240,12 @@ def main() -> None:
             for found in job(halved(args.folder / f"{picture}.png")):
                 rows.append({"picture": picture} | found)
                 print(rows[-1], flush=True)
-            write(sheet, rows)
+            write_sheet(sheet, COLUMNS, rows)
     report(rows, args.out)
 
 
 def _with(function: Callable[..., Iterator[Row]], *arguments: Any) -> Callable[..., Iterator[Row]]:
     return lambda image: function(image, *arguments)
-
-
-def read(sheet: Path) -> list[Row]:
-    """What an earlier run left."""
-    if not sheet.exists():
-        return []
-    with sheet.open(newline="") as file:
-        rows: list[Row] = list(csv.DictReader(file))
-    for r in rows:
-        r |= {"numbers": int(r["numbers"]), "bytes": int(r["bytes"]), "psnr": float(r["psnr"])}
-    return rows
-
-
-def write(sheet: Path, rows: list[Row]) -> None:
-    """Put all rows into the sheet."""
-    with sheet.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Shared by all tests: shapes checked at run time, real pictures, the shared data folder."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 # jaxtyping's annotations are checked by beartype in every module of `fields`; the hook
@@ -57,3 +59,19 @@ def coffee() -> np.ndarray:
 def patch(coffee: np.ndarray) -> np.ndarray:
     """A 36 x 52 piece of a photograph with detail in it, RGB."""
     return coffee[170:206, 240:292]
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """Chromium, for pages."""
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium here")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()

@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis.extra.numpy as arrays
@@ -33,7 +33,7 @@ from inr.signals.audio import Audio
 from inr.signals.image import Image
 from inr.signals.shape import Shape
 from inr.signals.video import Video
-from tests.test_view import CHROMIUM, FLAGS, Page, Tab
+from tests.test_view import Page, Tab
 
 
 def some_file(signal: inr.signals.base.Signal, seed: int = 0) -> bytes:
@@ -579,17 +579,6 @@ def test_real_inr_files_keep_their_sizes(compare):
 
 
 # -------------------------------------------------------------------------- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium here")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 SWEEP = """(canvas) => {
