@@ -21,7 +21,7 @@ import inr
 from apps.cli.main import main
 from fields.base import Field
 from inr import presets
-from inr.codec.decode import inspect
+from inr.codec.decode import decode, inspect
 from inr.codec.encode import encode
 from inr.errors import CorruptFile, InputError, InrError, LimitExceeded, UsageError
 from inr.limits import Limits
@@ -755,9 +755,9 @@ def test_each_input_has_the_preset_of_its_kind(run, here):
 
     small = ("--field", "siren", "--field.hidden_features", "9", "-f", "-q")
     assert run("fit", "p.png", "b.flac", "--steps", "1", *small)[0] == 0
-    made = [inspect((here / name).read_bytes()).hyperparameters for name in ("p.inr", "b.inr")]
-    assert [m[0] for m in made] == [9, 9]
-    assert [m[5] for m in made] == ["siren", "winner"]
+    made = [decode((here / name).read_bytes()).hyperparameters for name in ("p.inr", "b.inr")]
+    assert [m["hidden_features"] for m in made] == [9, 9]
+    assert [m["init"] for m in made] == ["siren", "winner"]
 
 
 def test_the_default_preset_depends_on_the_input(run, here):
