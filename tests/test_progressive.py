@@ -357,6 +357,16 @@ def test_the_command_line_makes_shows_and_takes_layers(tmp_path, monkeypatch, co
     assert event["layers"] == event["layers_of_file"] == len(layers)
 
 
+def test_layers_count_as_bytes_of_a_target(tmp_path, monkeypatch, coffee, capsys):
+    monkeypatch.chdir(tmp_path)
+    imageio.v3.imwrite("photo.png", coffee[100:200, 200:320])
+    quick = ["--effort", "1", "--recipe.steps", "40", "--progressive", "-q"]
+    assert main(["compress", "photo.png", "--bytes", "4000", *quick]) == 0
+    data = (tmp_path / "photo.inr").read_bytes()
+    assert 0.95 * 4000 <= len(data) <= 4000
+    assert inspect(data).layers >= 2
+
+
 def test_a_file_of_one_layer_says_so(tmp_path, monkeypatch, capsys, patch):
     monkeypatch.chdir(tmp_path)
     image = Image.from_array(patch)

@@ -56,6 +56,8 @@ EXAMPLES = {
 """By kind of signal, a shape and channels on which hyperparameters are checked. An array's number
 of axes is known when it is opened."""
 
+ONE_LAYER = "its file has one layer: only grid, multistage and progressive have more"
+
 FIELD_HELP = (
     "which field; `inr fields` lists them, `inr {verb} --field NAME --help` its hyperparameters"
 )
@@ -160,6 +162,11 @@ def start_parser(verb: str, description: str) -> Parser:
     )
     p.add_argument("--seed", type=int, default=0, help="seed of initialisation and batches")
     p.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
+    p.add_argument(
+        "--progressive",
+        action="store_true",
+        help="coarse to fine: the file's first bytes make a picture (inr decode --partial)",
+    )
     add_metadata_options(p)
     return p
 

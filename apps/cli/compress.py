@@ -156,6 +156,7 @@ def _compress(source: str, work: choosing.Work) -> int:
                 device=args.device,
                 callbacks=watch,
                 metadata=work.metadata(source),
+                progressive=args.progressive,
                 **_target(args),
             )
     except KeyboardInterrupt:  # the second one
@@ -173,9 +174,10 @@ def _compress(source: str, work: choosing.Work) -> int:
             write_bytes(target, found.data, overwrite=args.force)
 
     event = _done(found)
-    voice.event(
-        {"event": "done", "input": source, "output": target} | event, *_told(found, given, name)
-    )
+    lines = _told(found, given, name)
+    if args.progressive and len(found.fit.field.groups()) == 1:
+        lines.append(choosing.ONE_LAYER)
+    voice.event({"event": "done", "input": source, "output": target} | event, *lines)
     for complaint in opened.verdict(found.fit.field, found.quality):
         if voice.as_json:
             voice.event({"event": "warning", "input": source, "warning": complaint})

@@ -74,11 +74,6 @@ def parser(
     p.add_argument("--seconds", type=float, help="budget in seconds of fitting")
     p.add_argument("--psnr", type=float, help="stop at this quality, in dB")
     p.add_argument("--max-loss-db", type=float, default=0.1, help="PSNR that coding may cost")
-    p.add_argument(
-        "--progressive",
-        action="store_true",
-        help="coarse to fine: the file's first bytes make a picture (inr decode --partial)",
-    )
     p.settings = (
         *("steps", "seconds", "psnr", "seed", "device", "max_loss_db", "threads"),
         *add_reading_options(p, KINDS),
@@ -173,7 +168,7 @@ def _fit(source: str, opened: Callable[[], Signal], work: choosing.Work) -> int:
     if fit.ended == "stalled":
         lines.append(f"stage {len(fit.stages)} lowered nothing and is left out")
     if args.progressive and len(fit.field.groups()) == 1:
-        lines.append("its file has one layer: only grid, multistage and progressive have more")
+        lines.append(choosing.ONE_LAYER)
     if not whole and snapshot is not None and snapshot.path.exists():
         lines.append("stopped before its end; the same command with --resume goes on")
     voice.event({"event": "done", "input": source, "output": target} | event, *lines)

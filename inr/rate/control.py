@@ -166,7 +166,7 @@ class Compressed:
         return decode(self.data)
 
 
-def compress(
+def compress(  # noqa: PLR0913 (what each call has few of)
     signal: Signal,
     field: Field | Preset | str | None = None,
     *,
@@ -176,6 +176,7 @@ def compress(
     device: str = "auto",
     callbacks: Sequence[pl.Callback] = (),
     metadata: Mapping[str, str] | None = None,
+    progressive: bool = False,
     **target: Unpack[TargetOptions],
 ) -> Compressed:
     """Fit and code a signal so that the file meets a target, from the right side.
@@ -191,6 +192,8 @@ def compress(
         callbacks: Lightning callbacks for every fit (see `inr.fitting.callbacks`); an `OnTrial` is
             told of each.
         metadata: What the file says of the signal, as `inr.encode` takes it; it counts as bytes.
+        progressive: Whether the first bytes of the file are to make a coarser signal, where the
+            field has layers (see `Field.groups`).
         **target: One of `bpp`, `kbps`, `bytes`, `psnr`, `snr` and `iou`, or `weight`, or both (see
             `TargetOptions`).
 
@@ -217,6 +220,7 @@ def compress(
     search.how = {"seed": seed, "device": device, "callbacks": callbacks}
     search.seconds = seconds
     search.metadata = metadata
+    search.progressive = progressive
     search.coding_effort = effort
     return search.run()
 
@@ -259,6 +263,7 @@ class _Search:
         self.how: dict[str, Any] = {}
         self.seconds: float | None = None
         self.metadata: Mapping[str, str] | None = None
+        self.progressive = False
         self.coding_effort = 4
         self.trials: list[Trial] = []
         self.points: list[Point] = []
@@ -457,6 +462,7 @@ class _Search:
 
     def _encoded(self, fit: Fit, **how: Any) -> bytes:
         spent = self.coding_effort
+        fit.field.layered = fit.field.layered or self.progressive
         return encode(fit.field, self.signal, metadata=self.metadata, effort=spent, **how)
 
     def _natural(self, fit: Fit) -> bytes:
