@@ -48,8 +48,7 @@ def run(argv: Sequence[str]) -> int:
         raise UsageError("curves need the package scipy: pip install 'inr-studio[compare]'")
     _check(args)
     set_threads(args.threads)
-    session = _Session(args)
-    return session.run()
+    return _Comparison(args).run()
 
 
 def parser() -> ArgumentParser:
@@ -78,7 +77,7 @@ def parser() -> ArgumentParser:
     return p
 
 
-class _Session:
+class _Comparison:
     """One call of the command: what was asked for, and how it went.
 
     Args:
