@@ -121,7 +121,7 @@ def test_options_of_each_part(options, each):
             compose.options_each("base_options", options, 3)
 
 
-SIREN_REST = (30.0, 30.0, "official", "siren", "paper", 0.0, 0.0)
+SIREN_REST = (30.0, 30.0)  # without what concerns training alone
 
 
 def test_a_file_names_all_that_parts_have(patch):

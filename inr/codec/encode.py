@@ -263,29 +263,43 @@ def pack(
     if exif:
         chunks.append((container.EXIF, zlib.compress(exif, 9)))
     minor = max(minor_version(body) for kind, body in chunks if kind == container.PARAMETERS)
+    given, shorter = _compact(type(field), field.hyperparameters)
     shape = list(domain.shape)
     # null stands for "the domain's shape", the one long hyperparameter that grids share with it
-    given = [None if v == shape else _unnamed(v) for v in _needed(field, minor).values()]
+    given = [None if value == shape else value for value in given]
     header = [domain.kind, domain.header(), name, given, *([facts] if facts else [])]
-    return container.pack(container.Container(header, chunks, minor))
+    return container.pack(container.Container(header, chunks, max(minor, int(shorter))))
 
 
-def _needed(field: Field, minor: int) -> dict[str, Any]:
-    """Hyperparameters without the last ones that a decoder has no use for, if they are usual."""
-    given = dict(field.hyperparameters)
-    defaults = inspect.signature(type(field)).parameters
-    while minor and given and (last := next(reversed(given))) in field.training_only:
-        if given[last] != defaults[last].default:
+def _compact(cls: type[Field], hyperparameters: Mapping[str, Any]) -> tuple[list[Any], bool]:
+    """Hyperparameters as a file has them, parts' own ones as lists within.
+
+    The last ones are left out as long as they concern training alone and have their defaults.
+
+    Returns:
+        The values, and whether any is left out.
+    """
+    from fields.base import one_each
+
+    kept = dict(hyperparameters)
+    defaults = inspect.signature(cls).parameters
+    while kept and (last := next(reversed(kept))) in cls.training_only:
+        if kept[last] != defaults[last].default:
             break
-        del given[last]
-    return given
-
-
-def _unnamed(value: Any) -> Any:
-    """A hyperparameter with parts' own ones, which are all there and in order, as plain lists."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [_unnamed(v) for v in value] if isinstance(value, list) else value
+        del kept[last]
+    shorter = len(kept) < len(hyperparameters)
+    for key, options in kept.items():
+        if key.endswith("_options"):
+            names = kept[key.removesuffix("_options")]
+            each = options if isinstance(options, list) else [options]
+            parts = [
+                _compact(registry.field_class(part), own)
+                for part, own in zip(one_each(key, names, len(each)), each, strict=True)
+            ]
+            values = [part for part, _ in parts]
+            kept[key] = values if isinstance(options, list) else values[0]
+            shorter = shorter or any(left_out for _, left_out in parts)
+    return list(kept.values()), shorter
 
 
 def split_rows(field: Field) -> list[np.ndarray]:
