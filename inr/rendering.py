@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -155,8 +156,8 @@ def render_bands(
             rows = slice(start, min(start + step, shape[0]))
             local = [first[rows.start * over[0] : rows.stop * over[0]], *others]
             # more than one part only where the parts make up a single row
-            parts = [_cell_sums(part, over, rows) for part in sampled(field, local)]
-            yield rows, domain.to_samples(sum(parts[1:], parts[0]) / np.float32(over[0]))
+            parts = (_cell_sums(part, over, rows) for part in sampled(field, local))
+            yield rows, domain.to_samples(functools.reduce(np.add, parts) / np.float32(over[0]))
 
 
 def _cell_sums(values: np.ndarray, over: Sequence[int], rows: slice) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import random
 import subprocess
@@ -115,9 +116,11 @@ def test_kill_at_any_moment_leaves_no_half_file(verb, tmp_path, coffee):
     command = [*INR, "fit", str(source), "-f", "-o", str(target), "--steps", "20", "-q"]
     if verb == "decode":
         command = [*INR, "decode", str(stored), "-f", "-o", str(target), "--scale", "20", "-q"]
-    begin = time.monotonic()
-    assert subprocess.run(command, cwd=ROOT).returncode == 0
-    whole = time.monotonic() - begin
+    whole = math.inf  # the least of three: moments are to fall into a run, not behind it
+    for _ in range(3):
+        begin = time.monotonic()
+        assert subprocess.run(command, cwd=ROOT).returncode == 0
+        whole = min(whole, time.monotonic() - begin)
     first = target.read_bytes()
 
     rng = random.Random(0)
