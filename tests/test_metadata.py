@@ -30,6 +30,7 @@ from inr.errors import CorruptFile, InputError, InrError, LimitExceeded, UsageEr
 from inr.limits import Limits
 from inr.signals import exif
 from inr.signals.image import Image, open_image, stream_tiff, write_image
+from tests.conftest import ROOT
 from tests.mutate import seal
 
 EXPOSURE, PLACE = 0x8769, 0x8825
@@ -225,8 +226,9 @@ def test_fit_says_what_it_is_told(tmp_path, coffee, capsys):
 
 def test_versions_are_shown(tmp_path, small, capsys):
     path = tmp_path / "a.inr"
-    for said, version in ((None, "1.0"), ({"title": "x"}, "1.1")):
-        path.write_bytes(encode(small, metadata=said))
+    older = (ROOT / "tests" / "golden" / "v1-siren-rgb8.inr").read_bytes()
+    for data, version in ((older, "1.0"), (encode(small, metadata={"title": "x"}), "1.1")):
+        path.write_bytes(data)
         assert main(["info", str(path)]) == 0
         assert f"version         {version}\n" in capsys.readouterr().out
         for verb in ("info", "verify"):
