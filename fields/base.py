@@ -89,6 +89,11 @@ class StoredTensor:
     tensor: Tensor
     per_row: bool = False
 
+    @property
+    def rows(self) -> int:
+        """How many rows of a file it makes, each with a step and a model."""
+        return len(self.tensor) if self.per_row else 1
+
 
 class Field(nn.Module, ABC):
     """A function from coordinates to values, with trainable parameters.

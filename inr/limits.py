@@ -67,7 +67,6 @@ class Limits:
             profile_bytes=1 << 20,
             exif_bytes=1 << 16,
             symbols=1 << 22,
-            tensors=256,
             layers=16,
             width=1 << 12,
             drawn=1 << 26,

@@ -14,7 +14,8 @@ from hypothesis import given
 import fields
 import inr
 from fields.kernels.grid import NAMES, NumpyGrid
-from inr.codec.light import decode_light
+from inr.codec.decode import inspect
+from inr.codec.light import build_light
 from inr.errors import InrError
 from inr.signals.image import Image
 from tests.mutate import outcome, resealed
@@ -79,7 +80,7 @@ def picture(coffee) -> bytes:
 
 
 def test_pictures_of_any_size_are_the_same(picture):
-    light, field = decode_light(picture), inr.decode(picture)
+    light, field = build_light(inspect(picture)), inr.decode(picture)
     for how in ({}, {"scale": 2.3}, {"scale": 0.4}, {"crop": (3.5, 10, 20, 30), "size": (50, 7)}):
         one, two = inr.render(light, **how), inr.render(field, **how)
         assert one.dtype == two.dtype
@@ -90,12 +91,15 @@ def test_pictures_of_any_size_are_the_same(picture):
 def test_other_fields_are_left_to_torch(coffee):
     image = Image.from_array(coffee[:20, :20])
     siren = inr.fit(image, fields.Siren(2, 3, hidden_features=8), steps=1)
-    assert decode_light(inr.encode(siren.field, image)) is None
+    assert build_light(inspect(inr.encode(siren.field, image))) is None
 
 
 def test_lies_are_told_as_ever(picture):
     rng = random.Random(0)
-    found = {outcome(decode_light, resealed(picture, rng), InrError) for _ in range(1500)}
+    found = {
+        outcome(lambda d: build_light(inspect(d)), resealed(picture, rng), InrError)
+        for _ in range(1500)
+    }
     assert found >= {"value", "CorruptFile"}
 
 

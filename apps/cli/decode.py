@@ -130,14 +130,14 @@ def _layers(contents: Contents) -> str:
 
 def _decode(source: str, args: Namespace, voice: Voice) -> int:
     """Decode one file; returns its exit code."""
-    from inr.codec.decode import build, decode, inspect
-    from inr.codec.light import decode_light
+    from inr.codec.decode import build, inspect
+    from inr.codec.light import build_light
     from inr.files import atomic_folder, atomic_path, suffix_of
 
     names = (STDIN if source == "-" else source, "standard output")
     data = read_input(source)
-    contents = inspect(data, partial=True) if args.partial else None
-    field = build(contents) if contents else decode_light(data) or decode(data)
+    contents = inspect(data, partial=args.partial)
+    field = (None if args.partial else build_light(contents)) or build(contents)
     kind = KINDS[field.domain.kind]
     job = kind.job(field, _options(args, kind, names[0]))
     target = args.output or str(Path(source).with_suffix(job.suffix))
@@ -160,7 +160,7 @@ def _decode(source: str, args: Namespace, voice: Voice) -> int:
     seconds = time.perf_counter() - begin
     event = {"event": "done", "input": source, "output": target, **job.facts}
     lines = [f"{names[0]} -> {names[1]}: {job.text} in {seconds:.1f} s"]
-    if contents is not None:
+    if args.partial:
         event |= {"layers": contents.present, "layers_of_file": contents.layers}
         if (quality := contents.quality) is not None:
             event["psnr"] = None if quality > EXACT else quality

@@ -269,7 +269,7 @@ def _check_size(outline: Field, limits: Limits) -> None:
 
 def _tensors_with(field: Field, rows: int) -> int:
     """How many stored tensors have a part among the first rows."""
-    counts = [s.tensor.shape[0] if s.per_row else 1 for s in field.stored_parameters()]
+    counts = [stored.rows for stored in field.stored_parameters()]
     starts = [0, *itertools.accumulate(counts)][:-1]
     return sum(start < rows for start in starts)
 
@@ -278,9 +278,7 @@ def row_sizes(field: Field) -> list[int]:
     """Number of parameters in each row of a field, in file order."""
     sizes: list[int] = []
     for stored in field.stored_parameters():
-        n = stored.tensor.numel()
-        rows = stored.tensor.shape[0] if stored.per_row else 1
-        sizes += [n // rows] * rows
+        sizes += [stored.tensor.numel() // stored.rows] * stored.rows
     return sizes
 
 
@@ -292,10 +290,9 @@ def join_rows(field: Field, rows: Sequence[np.ndarray]) -> dict[str, Tensor]:
     values: dict[str, Tensor] = {}
     at = 0
     for stored in field.stored_parameters():
-        count = stored.tensor.shape[0] if stored.per_row else 1
-        flat = np.concatenate([np.asarray(row) for row in rows[at : at + count]])
+        flat = np.concatenate([np.asarray(row) for row in rows[at : at + stored.rows]])
         values[stored.name] = torch.from_numpy(flat).reshape(stored.tensor.shape)
-        at += count
+        at += stored.rows
     return values
 
 

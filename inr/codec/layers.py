@@ -37,7 +37,7 @@ EXACT = 0xFFFF
 
 def boundaries(field: Field) -> list[int]:
     """How many rows there are up to the end of each layer of a field, if it is to have layers."""
-    rows = [s.tensor.shape[0] if s.per_row else 1 for s in field.stored_parameters()]
+    rows = [stored.rows for stored in field.stored_parameters()]
     groups = field.groups() if field.layered else [len(rows)]
     return [sum(rows[:end]) for end in itertools.accumulate(groups)]
 

@@ -7,22 +7,21 @@ import math
 import numpy as np
 
 from fields.kernels.grid import NAMES, NumpyGrid
-from inr.codec.decode import claimed_sizes, inspect, symbols
+from inr.codec.decode import Contents, claimed_sizes, symbols
 from inr.codec.quantize import dequantize
 from inr.limits import Limits
 
 
-def decode_light(data: bytes, limits: Limits = Limits()) -> NumpyGrid | None:  # noqa: B008
-    """Rebuild the field of a file, its domain attached, if that needs no torch.
+def build_light(contents: Contents, limits: Limits = Limits()) -> NumpyGrid | None:  # noqa: B008
+    """Rebuild the field of a whole file that was inspected, if that needs no torch.
 
     Returns:
-        A field for `inr.rendering.render`; None for all that `inr.decode` should have a look at,
-        other fields and files that are not as they should be among it.
+        A field for `inr.rendering.render`; None for all that `build` should have a look at, other
+        fields and files that are not as they should be among it.
 
     Raises:
         InputError: the file is damaged, unsupported or beyond `limits`.
     """
-    contents = inspect(data, limits)
     domain, given = contents.domain, contents.hyperparameters
     if contents.field != "grid" or domain.precision != "float32" or len(given) != len(NAMES):
         return None

@@ -96,7 +96,7 @@ def rounded(field: Field, indices: Sequence[int] | None) -> Iterator[None]:
 
 def row_count(field: Field) -> int:
     """Rows that a file of this field has, each with a step."""
-    return sum(len(s.tensor) if s.per_row else 1 for s in field.stored_parameters())
+    return sum(stored.rows for stored in field.stored_parameters())
 
 
 def stored_bits(field: Field, places: Float[Tensor, " rows"]) -> Float[Tensor, ""]:
@@ -173,8 +173,7 @@ def _with_steps(field: Field, indices: Sequence[int]) -> Iterator[tuple[StoredTe
     """Each stored tensor with its steps, float64, of a shape that multiplies it row by row."""
     left = list(indices)
     for stored in field.stored_parameters():
-        count = stored.tensor.shape[0] if stored.per_row else 1
-        own, left = left[:count], left[count:]
+        own, left = left[: stored.rows], left[stored.rows :]
         steps = torch.tensor([float(step_size(i)) for i in own], dtype=torch.float64)
         tail = [1] * (stored.tensor.ndim - 1)
         yield stored, steps.reshape(-1, *tail).to(stored.tensor.device)
