@@ -327,14 +327,14 @@ def test_a_shape_is_seen_as_it_was_fitted(stored):
 
 
 def test_meshes_are_made_coarse():
-    from apps.view.shape import _simplified
+    from apps.view.shape import simplified
 
     ball = trimesh.creation.icosphere(5, 2.0)
-    vertices, faces = _simplified(np.array(ball.vertices), np.array(ball.faces), 3000)
+    vertices, faces = simplified(np.array(ball.vertices), np.array(ball.faces), 3000)
     assert 500 < len(faces) <= 3000
     assert faces.max() < len(vertices)
     assert np.allclose(np.linalg.norm(vertices, axis=1), 2, atol=0.05)
-    kept = _simplified(np.array(ball.vertices), np.array(ball.faces), 1 << 20)
+    kept = simplified(np.array(ball.vertices), np.array(ball.faces), 1 << 20)
     assert kept[1].shape == ball.faces.shape
 
 

@@ -25,6 +25,11 @@ def sections(field: Field, original: GridSignal | None, room: int) -> list[Secti
     shown = channels * (1 if original is None else 3)
     most = max(1, room * NUMBERS_PER_BYTE // shown)
     found = sampled(field, original, min(most, MAX_CURVE) if len(domain.shape) == 1 else most)
+    return shown_of(found, domain)
+
+
+def shown_of(found: Sampled, domain: ArrayDomain) -> list[Section]:
+    """What is shown of samples of an array, all of its axes or the last ones."""
     found, told = _leading(found)
     power = spectra(found)
     if len(domain.shape) == 1:
@@ -54,12 +59,13 @@ def _leading(found: Sampled) -> tuple[Sampled, list[str]]:
         return samples[place][..., :MAX_CHANNELS]
 
     truth = None if found.original is None else part(found.original)
-    return Sampled(part(found.decoded), truth, found.factors[max(others, 0) :]), notes
+    factors = found.factors[max(others, 0) :]
+    return found._replace(decoded=part(found.decoded), original=truth, factors=factors), notes
 
 
 def _curves(found: Sampled, told: list[str], length: int) -> Section:
     """One pane of values and one of errors over the index."""
-    shown = [("original", found.original, 0), ("decoded", found.decoded, 1)]
+    shown = [("original", found.original, 0), (found.name, found.decoded, 1)]
     given = [(name, samples, i) for name, samples, i in shown if samples is not None]
     if found.original is not None:
         given.append(("error", found.error, 2))

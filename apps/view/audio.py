@@ -36,8 +36,8 @@ def sections(field: Field, original: GridSignal | None, room: int) -> list[Secti
     heard = min(domain.channels, 2)
     # base64 takes 4 bytes for 3
     length = min(domain.samples, max(1, int(room * 0.7 / (2 * heard * tracks))))
-    decoded = _floats(render_audio(field, end=length / domain.rate)[:length], domain)
-    truth = None if original is None else _floats(original.samples[: len(decoded)], domain)
+    decoded = floats(render_audio(field, end=length / domain.rate)[:length], domain)
+    truth = None if original is None else floats(original.samples[: len(decoded)], domain)
     found = Sampled(decoded, truth, (1,))
     loudest = max(1.0, *(float(np.abs(x).max()) for x in (decoded, truth) if x is not None))
 
@@ -45,21 +45,8 @@ def sections(field: Field, original: GridSignal | None, room: int) -> list[Secti
     given.append(("decoded", decoded, 1))
     if truth is not None:
         given.append(("error", found.error, 2))
-    data: dict[str, Any] = {
-        "start": 0,
-        "rate": domain.rate,
-        "tracks": [
-            {
-                "name": name,
-                "colour": colour,
-                "channels": heard,
-                "error": name == "error",
-                "src": _player(samples / loudest, domain.rate),
-            }
-            for name, samples, colour in given
-        ],
-        "spectrograms": _spectrograms([(n, s.mean(-1)) for n, s, _ in given], domain.rate),
-    }
+    data = played([(n, s / loudest, c) for n, s, c in given], domain.rate)
+    data["spectrograms"] = spectrograms([(n, s.mean(-1)) for n, s, _ in given], domain.rate)
     notes = ["Players hold 16 bits; waves and spectrograms are means over channels."]
     if domain.channels > 2:
         notes.append(f"The mean of {domain.channels} channels is played.")
@@ -77,7 +64,31 @@ def sections(field: Field, original: GridSignal | None, room: int) -> list[Secti
     return [Section("Sound", "sound", data, notes), *spectra(found)]
 
 
-def _floats(samples: np.ndarray, domain: AudioDomain) -> np.ndarray:
+def played(given: list[tuple[str, np.ndarray, int]], rate: int, start: float = 0) -> dict[str, Any]:
+    """Players of sounds, as the widget has them but for spectrograms.
+
+    Args:
+        given: Name, samples of shape (n, 1 or 2) from -1 to 1, and number of the colour of each.
+        rate: Samples per second.
+        start: Second at which they begin.
+    """
+    return {
+        "start": start,
+        "rate": rate,
+        "tracks": [
+            {
+                "name": name,
+                "colour": colour,
+                "channels": samples.shape[1],
+                "error": name == "error",
+                "src": _player(samples, rate),
+            }
+            for name, samples, colour in given
+        ],
+    }
+
+
+def floats(samples: np.ndarray, domain: AudioDomain) -> np.ndarray:
     """Samples from -1 to 1, of one channel, or two; more are averaged."""
     full = 1.0 if samples.dtype.kind == "f" else float(np.iinfo(samples.dtype).max) + 1
     floats = samples.astype(np.float64) / full
@@ -94,9 +105,11 @@ def _player(samples: np.ndarray, rate: int) -> str:
     return data_uri("audio/wav", buffer.getvalue())
 
 
-def _spectrograms(given: list[tuple[str, np.ndarray]], rate: int) -> list[dict[str, Any]]:
-    """Power over time and frequency as pictures on one scale."""
-    powers = [(name, _power(sound, rate)) for name, sound in given]
+def spectrograms(
+    given: list[tuple[str, np.ndarray]], rate: int, size: tuple[int, int] = (ROWS, COLUMNS)
+) -> list[dict[str, Any]]:
+    """Power over time and frequency as pictures on one scale, of about `size` pixels."""
+    powers = [(name, _power(sound, rate, *size)) for name, sound in given]
     top = 10 * np.log10(max(float(power.max()) for _, power in powers) or 1.0)
     return [
         {
@@ -110,16 +123,16 @@ def _spectrograms(given: list[tuple[str, np.ndarray]], rate: int) -> list[dict[s
     ]
 
 
-def _power(sound: np.ndarray, rate: int) -> np.ndarray:
+def _power(sound: np.ndarray, rate: int, rows: int, columns: int) -> np.ndarray:
     """Power of a sound, shape (frequencies from high to low, instants)."""
     width = max(8, min(2 * (ROWS - 1) * 4, round(WINDOW_SECONDS * rate), len(sound)))
-    centres = (np.arange(COLUMNS) + 0.5) * (len(sound) / COLUMNS)
+    centres = (np.arange(columns) + 0.5) * (len(sound) / columns)
     padded = np.pad(sound, width)  # windows at the ends see silence beyond them
     starts = np.rint(centres).astype(int) + width // 2
-    power = np.empty((width // 2 + 1, COLUMNS))
+    power = np.empty((width // 2 + 1, columns))
     shape = np.hanning(width + 1)[:-1]
     for column, start in enumerate(starts):
         power[:, column] = np.square(np.abs(np.fft.rfft(padded[start : start + width] * shape)))
-    step = max(1, len(power) // ROWS)
-    kept = power[: len(power) // step * step].reshape(-1, step, COLUMNS).mean(1)
+    step = max(1, len(power) // rows)
+    kept = power[: len(power) // step * step].reshape(-1, step, columns).mean(1)
     return kept[::-1]

@@ -41,11 +41,15 @@ class Sampled(NamedTuple):
         decoded: Shape (*shape, channels), in the signal's own type.
         original: The same of the original, where there is one.
         factors: Samples of the source per sample here, for each axis.
+        name: What the field's samples are called.
+        means: Whether a sample is the mean over its cell; else the cell's middle one.
     """
 
     decoded: np.ndarray
     original: np.ndarray | None
     factors: tuple[int, ...]
+    name: str = "decoded"
+    means: bool = True
 
     @property
     def error(self) -> np.ndarray:
@@ -59,7 +63,8 @@ class Sampled(NamedTuple):
         if max(self.factors) == 1:
             return []
         blocks = " x ".join(map(str, self.factors))
-        return [f"Shown at reduced size: each sample is the mean over {blocks} of the signal's."]
+        what = "the mean over" if self.means else "one of"
+        return [f"Shown at reduced size: each sample is {what} {blocks} of the signal's."]
 
 
 def sampled(field: Field, original: GridSignal | None, most: int) -> Sampled:
@@ -228,7 +233,7 @@ def slices(title: str, found: Sampled, look: Mapping[str, Any], colours: str) ->
     def three(samples: np.ndarray) -> np.ndarray:
         return samples if samples.ndim == 4 else samples[None]
 
-    shown = [("original", found.original), ("decoded", found.decoded)]
+    shown = [("original", found.original), (found.name, found.decoded)]
     given = [(name, three(samples)) for name, samples in shown if samples is not None]
     limits = (
         min(float(samples.min()) for _, samples in given),
@@ -260,28 +265,33 @@ def slices(title: str, found: Sampled, look: Mapping[str, Any], colours: str) ->
 # -------------------------------------------------------------------------------- spectra
 
 
-def spectra(found: Sampled) -> list[Section]:
-    """Power by frequency of original, decode and error; for planes as pictures, too."""
+def spectra(found: Sampled, side: int = SPECTRUM_SIDE) -> list[Section]:
+    """Power by frequency of original, decode and error; for planes as pictures, too.
+
+    Args:
+        found: The samples.
+        side: Pixels along a picture's sides at most.
+    """
     import torch
 
     from apps.bench.shootout import radial_power
 
     found, notes = _middle(found)
-    shown = [("original", found.original), ("decoded", found.decoded)]
+    shown = [("original", found.original), (found.name, found.decoded)]
     given = [(name, samples.astype(np.float64)) for name, samples in shown if samples is not None]
     if found.original is not None:
         given.append(("error", found.error))
     if max(found.decoded.shape[:-1]) < 8:
         return []
-    # no band without a coefficient of each axis
-    bins = max(2, min(128, *(n // 2 for n in found.decoded.shape[:-1] if n >= 8)))
+    # bands are wider than a coefficient: rounding would leave some without one
+    bins = max(2, min(128, *(3 * n // 8 for n in found.decoded.shape[:-1] if n >= 8)))
     curves = []
     for name, samples in given:
         centred = samples - samples.mean(tuple(range(samples.ndim - 1)))
         power = np.array(radial_power(torch.from_numpy(centred), bins))
         levels = 10 * np.log10(np.maximum(power, 1e-300))
         levels[power <= 1e-20 * power.max()] = np.nan  # nothing is there, or the mean alone
-        colour = {"original": 0, "decoded": 1, "error": 2}[name]
+        colour = {"original": 0, found.name: 1, "error": 2}[name]
         curves.append(
             {"name": name, "colour": colour, "values": deflated(levels.astype(np.float32))}
         )
@@ -293,7 +303,7 @@ def spectra(found: Sampled) -> list[Section]:
     }
     sections = [Section("Power by frequency", "plot", data, notes)]
     if found.decoded.ndim == 3 and min(found.decoded.shape[:2]) >= 4:
-        sections.append(_planes(given))
+        sections.append(_planes(given, side))
     return sections
 
 
@@ -305,16 +315,17 @@ def _middle(found: Sampled) -> tuple[Sampled, list[str]]:
         return found, []
     part = slice((rows - kept) // 2, (rows - kept) // 2 + kept)
     truth = None if found.original is None else found.original[part]
-    return Sampled(found.decoded[part], truth, found.factors), [f"Of the middle {kept} of {rows}."]
+    cut = found._replace(decoded=found.decoded[part], original=truth)
+    return cut, [f"Of the middle {kept} of {rows}."]
 
 
-def _planes(given: Sequence[tuple[str, np.ndarray]]) -> Section:
+def _planes(given: Sequence[tuple[str, np.ndarray]], side: int) -> Section:
     """Pictures of log power, the zero frequency in the middle, all on one scale."""
     pictures = []
     for name, samples in given:
         grey = samples.mean(-1)
         power = np.square(np.abs(np.fft.fftshift(np.fft.fft2(grey - grey.mean(), norm="ortho"))))
-        factors = [math.ceil(n / SPECTRUM_SIDE) for n in power.shape]
+        factors = [math.ceil(n / side) for n in power.shape]
         kept = power[tuple(slice(n - n % f) for n, f in zip(power.shape, factors, strict=True))]
         pictures.append((name, block_means(kept[..., None], factors)[..., 0]))
     top = 10 * math.log10(max(float(power.max()) for _, power in pictures) or 1.0)

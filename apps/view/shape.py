@@ -40,12 +40,12 @@ def sections(field: Field, original: Signal | None, room: int) -> list[Section]:
         raise InputError("the field has no surface: nothing can be shown")
     faces = surface.faces if domain.outward > 0 else surface.faces[:, ::-1]
     most = max(64, room // (BYTES_PER_FACE * (1 if original is None else 2)))
-    own = _simplified(domain.to_units(surface.vertices), faces, most)
+    own = simplified(domain.to_units(surface.vertices), faces, most)
     given = [("decoded", own)]
     notes = [f"The surface is drawn with {RESOLUTION} cells per axis."]
     if isinstance(original, Shape):
         solid = original.solid
-        given.insert(0, ("original", _simplified(solid.vertices, solid.faces, most)))
+        given.insert(0, ("original", simplified(solid.vertices, solid.faces, most)))
     elif original is not None:
         notes.append("The original is points, of which nothing is drawn.")
     points = np.concatenate([vertices for _, (vertices, _) in given])
@@ -54,7 +54,7 @@ def sections(field: Field, original: Signal | None, room: int) -> list[Section]:
         "low": low.tolist(),
         "high": high.tolist(),
         "focus": [side.tolist() for side in (given[0][1][0].min(0), given[0][1][0].max(0))],
-        "meshes": [_mesh(name, mesh, (low, high)) for name, mesh in given],
+        "meshes": [packed(name, mesh, (low, high)) for name, mesh in given],
     }
     if isinstance(original, Shape):
         distances = original.solid.distance(own[0])
@@ -92,18 +92,28 @@ def as_fitted(signal: Signal, domain: Domain) -> Signal:
     return Shape(domain, signal.solid, samples=signal.samples, detail=signal.detail)
 
 
-def _mesh(
+def packed(
     name: str, mesh: tuple[np.ndarray, np.ndarray], box: tuple[np.ndarray, np.ndarray]
 ) -> dict[str, Any]:
+    """Vertices and faces as the widget has them, within the lowest and highest place of a box."""
     vertices, faces = mesh
     extent = np.where(box[1] > box[0], box[1] - box[0], 1)
     places = np.rint((vertices - box[0]) / extent * 65535).astype(np.uint16)
     return {"name": name, "positions": deflated(places), "faces": deflated(faces.astype(np.uint32))}
 
 
-def _simplified(
-    vertices: np.ndarray, faces: np.ndarray, most: int
-) -> tuple[np.ndarray, np.ndarray]:
+def meshed(
+    name: str,
+    mesh: tuple[np.ndarray, np.ndarray],
+    box: tuple[np.ndarray, np.ndarray],
+    most: int,
+) -> tuple[dict[str, Any], int]:
+    """A mesh of at most `most` triangles as the widget has it (see `packed`); and how many."""
+    kept = simplified(*mesh, most) if len(mesh[1]) else (np.zeros((0, 3)), mesh[1])
+    return packed(name, kept, box), len(kept[1])
+
+
+def simplified(vertices: np.ndarray, faces: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
     """A mesh of at most `most` triangles: vertices in one cell of a lattice become their mean."""
     used, faces = np.unique(faces, return_inverse=True)
     vertices, faces = vertices[used], faces.reshape(-1, 3)

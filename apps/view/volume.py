@@ -43,17 +43,26 @@ def sections(field: Field, original: GridSignal | None, room: int) -> list[Secti
 
 
 def _upright(found: Sampled, domain: VolumeDomain) -> tuple[Sampled, list[int]]:
-    """The volume seen as people stand: down is z or y downwards, right is x; and its axes."""
-    assert domain.affine is not None
-    axes = [domain.axis_along(name) for name in "zyx"]
-    if sorted(axes) != [0, 1, 2]:  # two are nearest to one: the affine is skewed
-        return found, [0, 1, 2]
-    growing = [domain.affine[2 - i, axis] > 0 for i, axis in enumerate(axes)]
-    flipped = [i for i, grows in enumerate(growing) if grows != (i == 2)]
+    """The volume seen as people stand, and its axes; see `upright`."""
+    axes, flipped = upright(domain)
 
     def turned(samples: np.ndarray) -> np.ndarray:
         return np.flip(samples.transpose(*axes, 3), tuple(flipped))
 
     truth = None if found.original is None else turned(found.original)
     factors = tuple(found.factors[axis] for axis in axes)
-    return Sampled(turned(found.decoded), truth, factors), axes
+    return found._replace(decoded=turned(found.decoded), original=truth, factors=factors), axes
+
+
+def upright(domain: VolumeDomain) -> tuple[list[int], list[int]]:
+    """How a volume is seen as people stand: down is z or y downwards, right is x.
+
+    Returns:
+        The array's axes in the order of z, y, x; and which of the three, so ordered, are flipped.
+    """
+    assert domain.affine is not None
+    axes = [domain.axis_along(name) for name in "zyx"]
+    if sorted(axes) != [0, 1, 2]:  # two are nearest to one: the affine is skewed
+        return [0, 1, 2], []
+    growing = [domain.affine[2 - i, axis] > 0 for i, axis in enumerate(axes)]
+    return axes, [i for i, grows in enumerate(growing) if grows != (i == 2)]

@@ -2,7 +2,9 @@
 // What all widgets share: elements, views that several panes look through, panes, axes.
 
 const widgets = {};
-const palette = JSON.parse(document.getElementById("palette").textContent);
+// the studio puts all scripts into one function, and the palette before them
+const palette = typeof PALETTE === "undefined"
+  ? JSON.parse(document.getElementById("palette").textContent) : PALETTE;
 
 // An element with attributes, listeners (onNAME) and children; strings become text, never markup.
 function make(tag, attributes = {}, ...children) {
@@ -45,8 +47,14 @@ function text(x) {
   return String(Number(x.toPrecision(4)));
 }
 
-function style(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+// A colour as it is where an element stands.
+function style(name, element) {
+  return getComputedStyle(element).getPropertyValue(name).trim();
+}
+
+// Whether two values are the same as JSON.
+function alike(a, b) {
+  return JSON.stringify(a) === JSON.stringify(b);
 }
 
 function gradient(name) {
@@ -82,6 +90,10 @@ function slider(label, attributes, show, change) {
   element.set = (value) => {
     input.value = value;
     output.textContent = show(value);
+  };
+  element.bound = (low, high) => {
+    input.min = low;
+    input.max = high;
   };
   return element;
 }
@@ -179,7 +191,7 @@ function logTicks(low, high, most) {
 }
 
 // A canvas on a view. `paint(context, box, pane)` draws; options: label, ratio (width over height)
-// (and the most of the window's height that it takes, in %) or height in pixels, axes {x, y: [low, high, name]} over the whole view (x: [log10 low, log10 high, name, true] too), bar, pick(x, y), over.
+// (and the most of the window's height that it takes, in %) or height in pixels, axes {x, y: [low, high, name]} over the whole view ([log10 low, log10 high, name, true] too), bar, pick(x, y), over.
 class Pane {
   constructor(view, paint, options) {
     Object.assign(this, { view, paint, options });
@@ -189,13 +201,24 @@ class Pane {
       role: "img", tabindex: 0, "aria-label": label, style: size,
       class: axes ? "framed" : options.clear ? "clear" : null,
     });
-    this.figure = make("figure", {}, this.canvas,
-      options.bare ? null : make("figcaption", {}, label),
-      bar ? make("div", { class: "bar" }, make("span", {}, bar.low),
-        make("i", { style: gradient(bar.map) }), make("span", {}, bar.high)) : null);
+    this.caption = options.bare ? null : make("figcaption", {}, label);
+    this.bar = bar ? make("div", { class: "bar" }, make("span", {}, bar.low),
+      make("i", { style: gradient(bar.map) }), make("span", {}, bar.high)) : null;
+    this.figure = make("figure", {}, this.canvas, this.caption, this.bar);
     view.panes.push(this);
     this.listen();
     new ResizeObserver(() => view.redraw()).observe(this.canvas);
+    this.canvas.addEventListener("recolour", () => view.redraw());
+  }
+
+  // Another label, and other ends of the bar.
+  relabel(label, bar) {
+    this.canvas.setAttribute("aria-label", label);
+    if (this.caption) this.caption.textContent = label;
+    if (this.bar && bar) {
+      this.bar.firstChild.textContent = bar.low;
+      this.bar.lastChild.textContent = bar.high;
+    }
   }
 
   get box() {
@@ -222,7 +245,7 @@ class Pane {
     context.clip();
     this.paint(context, box, this);
     if (view.marker != null) {
-      context.fillStyle = style("--c2");
+      context.fillStyle = style("--c2", canvas);
       context.fillRect(box.x + ((view.marker - view.x) / view.w) * box.w - 0.75, box.y, 1.5, box.h);
     }
     context.restore();
@@ -237,12 +260,13 @@ class Pane {
     const xs = part(axes.x, view.x, view.w, view.width);
     // the lattice's first row is at the top
     const ys = part(axes.y, view.height - view.y - view.h, view.h, view.height);
-    context.strokeStyle = style("--line");
-    context.fillStyle = style("--soft");
+    context.strokeStyle = style("--line", this.canvas);
+    context.fillStyle = style("--soft", this.canvas);
     context.font = "11px system-ui, sans-serif";
     context.strokeRect(box.x, box.y, box.w, box.h);
     context.textAlign = "center";
     const [, , , log] = axes.x;
+    const [, , , logY] = axes.y;
     for (const v of log ? logTicks(...xs, box.w / 80) : ticks(...xs, box.w / 80)) {
       const x = box.x + ((v - xs[0]) / (xs[1] - xs[0])) * box.w;
       context.fillRect(x, box.y + box.h, 1, 4);
@@ -250,10 +274,10 @@ class Pane {
     }
     context.fillText(axes.x[2], box.x + box.w / 2, box.y + box.h + 29);
     context.textAlign = "right";
-    for (const v of ticks(...ys, box.h / 28)) {
+    for (const v of logY ? logTicks(...ys, box.h / 28) : ticks(...ys, box.h / 28)) {
       const y = box.y + box.h - ((v - ys[0]) / (ys[1] - ys[0])) * box.h;
       context.fillRect(box.x - 4, y, 4, 1);
-      context.fillText(text(v), box.x - 7, clamp(y + 4, box.y + 8, box.y + box.h));
+      context.fillText(text(logY ? 10 ** v : v), box.x - 7, clamp(y + 4, box.y + 8, box.y + box.h));
     }
     context.save();
     context.translate(11, box.y + box.h / 2);

@@ -39,28 +39,40 @@ widgets.curves = (root, data) => {
   const told = make("output", { "aria-live": "polite" }, "Point at a mark to read it.");
   const tools = make("div", { class: "tools" });
 
-  const build = () => {
+  // of a measure's pane what `paint` and `over` need, made anew when the data change
+  let view = null;
+  let plots = [];
+  const place = (x) => (log ? Math.log10(x) : x);
+  const measure = () => {
     const { curves } = data.views[shown];
-    const place = (x) => (log ? Math.log10(x) : x);
     const all = curves.flatMap((curve) => curve.points);
-    const [left, right] = bounds(all.map(([x]) => place(x)), 0.04);
-    const view = new View(WIDTH, 1, { stretch: true, least: WIDTH / 50 });
-    const across = (box, x) =>
-      box.x + ((((place(x) - left) / (right - left)) * WIDTH - view.x) / view.w) * box.w;
-    const figures = data.measures.map((name, k) => {
+    const [left, right] = bounds(all.length ? all.map(([x]) => place(x)) : [0, 1], 0.04);
+    return data.measures.map((name, k) => {
       const known = all.map(([, ys]) => ys[k]).filter((y) => y != null);
       const [low, high] = bounds(known.length ? known : [0, 1], 0.06);
-      const up = (box, y) => box.y + (1 - (y - low) / (high - low)) * box.h;
-      const visible = (box) => curves.filter(({ codec }) => !hidden.has(codec)).map(({ codec, points }) => ({
-        codec,
-        ...colours.get(codec),
-        spots: points.filter(([, ys]) => ys[k] != null)
-          .map(([x, ys, label]) => ({ at: [across(box, x), up(box, ys[k])], x, y: ys[k], label })),
-      }));
+      return { curves, left, right, low, high, axes: { x: [left, right, data.x, log], y: [low, high, name] } };
+    });
+  };
+  const visible = (box, k) => {
+    const { curves, left, right, low, high } = plots[k];
+    const across = (x) => box.x + ((((place(x) - left) / (right - left)) * WIDTH - view.x) / view.w) * box.w;
+    const up = (y) => box.y + (1 - (y - low) / (high - low)) * box.h;
+    return curves.filter(({ codec }) => !hidden.has(codec)).map(({ codec, points }) => ({
+      codec,
+      ...colours.get(codec),
+      spots: points.filter(([, ys]) => ys[k] != null)
+        .map(([x, ys, label]) => ({ at: [across(x), up(ys[k])], x, y: ys[k], label })),
+    }));
+  };
+
+  const build = () => {
+    view = new View(WIDTH, 1, { stretch: true, least: WIDTH / 50 });
+    plots = measure();
+    const figures = data.measures.map((name, k) => {
       const pane = new Pane(view, (context, box) => {
         context.lineWidth = 1.6;
-        for (const { colour, shape, spots } of visible(box)) {
-          context.strokeStyle = context.fillStyle = style(colour);
+        for (const { colour, shape, spots } of visible(box, k)) {
+          context.strokeStyle = context.fillStyle = style(colour, context.canvas);
           context.beginPath();
           for (const { at } of spots) context.lineTo(...at);
           context.stroke();
@@ -68,12 +80,12 @@ widgets.curves = (root, data) => {
         }
       }, {
         label: `${name} over ${data.x}, ${data.views[shown].name}`, height: 380, bare: true,
-        axes: { x: [left, right, data.x, log], y: [low, high, name] },
+        axes: plots[k].axes,
         over: ([x, y]) => {
           const { box } = pane;
           const [px, py] = [box.x + ((x - view.x) / view.w) * box.w, box.y + y * box.h];
           let best = REACH;
-          for (const { codec, spots } of visible(box)) {
+          for (const { codec, spots } of visible(box, k)) {
             for (const spot of spots) {
               const away = Math.hypot(spot.at[0] - px, spot.at[1] - py);
               if (away >= best) continue;
@@ -89,8 +101,13 @@ widgets.curves = (root, data) => {
       const sample = make("canvas", { width: 22, height: 12, "aria-hidden": "true" });
       const context = sample.getContext("2d");
       const { colour, shape } = colours.get(name);
-      context.strokeStyle = context.fillStyle = style(colour);
-      mark(context, shape, 11, 6);
+      const draw = () => {
+        context.clearRect(0, 0, 22, 12);
+        context.strokeStyle = context.fillStyle = style(colour, root);
+        mark(context, shape, 11, 6);
+      };
+      sample.addEventListener("recolour", draw);
+      draw();
       return make("label", {}, make("input", { type: "checkbox", checked: !hidden.has(name),
         onchange: (event) => {
           if (event.target.checked) hidden.delete(name);
@@ -106,4 +123,15 @@ widgets.curves = (root, data) => {
   };
   build();
   root.append(tools, panes, told);
+  return {
+    update: (fresh) => {
+      const structure = (one) => [one.x, one.measures, one.codecs, one.views.map(({ name }) => name)];
+      if (!alike(structure(fresh), structure(data))) return false;
+      data = fresh;
+      plots = measure();
+      view.panes.forEach((pane, k) => { pane.options.axes = plots[k].axes; });
+      view.redraw();
+      return true;
+    },
+  };
 };

@@ -28,17 +28,23 @@ void main() {
 
 function vertexNormals(positions, faces, extent) {
   const made = new Float32Array(positions.length);
-  const at = (i, axis) => positions[3 * i + axis] * extent[axis];
+  const u = [0, 0, 0];
+  const v = [0, 0, 0];
   for (let f = 0; f < faces.length; f += 3) {
-    const [i, j, k] = [faces[f], faces[f + 1], faces[f + 2]];
-    const u = [0, 1, 2].map((a) => at(j, a) - at(i, a));
-    const v = [0, 1, 2].map((a) => at(k, a) - at(i, a));
+    const i = 3 * faces[f];
+    const j = 3 * faces[f + 1];
+    const k = 3 * faces[f + 2];
     for (let a = 0; a < 3; a++) {
-      const [b, c] = [(a + 1) % 3, (a + 2) % 3];
+      u[a] = (positions[j + a] - positions[i + a]) * extent[a];
+      v[a] = (positions[k + a] - positions[i + a]) * extent[a];
+    }
+    for (let a = 0; a < 3; a++) {
+      const b = (a + 1) % 3;
+      const c = (a + 2) % 3;
       const part = u[b] * v[c] - u[c] * v[b];
-      made[3 * i + a] += part;
-      made[3 * j + a] += part;
-      made[3 * k + a] += part;
+      made[i + a] += part;
+      made[j + a] += part;
+      made[k + a] += part;
     }
   }
   for (let i = 0; i < made.length; i += 3) {
@@ -67,20 +73,31 @@ class Solid {
       style: "aspect-ratio: 1.1; max-width: 94vh; touch-action: none" });
     this.gl = this.canvas.getContext("webgl2", { antialias: true, preserveDrawingBuffer: true });
     if (!this.gl) throw new Error("this browser has no WebGL 2");
-    Object.assign(this, { mesh, box, program: program(this.gl) });
+    Object.assign(this, { program: program(this.gl), buffers: new Map() });
+    this.gl.enable(this.gl.DEPTH_TEST);
+    this.take(mesh, box, false);
+  }
+
+  // The mesh that is shown from now on.
+  take(mesh, box, byValue) {
     const { gl } = this;
+    Object.assign(this, { mesh, box });
     this.upload("position", mesh.positions, 3, gl.UNSIGNED_SHORT, true);
     this.upload("normal", vertexNormals(mesh.positions, mesh.faces, box.extent), 3, gl.FLOAT, false);
-    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, this.buffer("faces"));
     gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, mesh.faces, gl.STATIC_DRAW);
-    gl.enable(gl.DEPTH_TEST);
-    this.paint(false);
+    this.paint(byValue);
+  }
+
+  buffer(name) {
+    if (!this.buffers.has(name)) this.buffers.set(name, this.gl.createBuffer());
+    return this.buffers.get(name);
   }
 
   upload(name, array, size, type, normalised) {
     const { gl } = this;
     const place = gl.getAttribLocation(this.program, name);
-    gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
+    gl.bindBuffer(gl.ARRAY_BUFFER, this.buffer(name));
     gl.bufferData(gl.ARRAY_BUFFER, array, gl.STATIC_DRAW);
     gl.enableVertexAttribArray(place);
     gl.vertexAttribPointer(place, size, type, normalised, 0, 0);
@@ -136,19 +153,31 @@ class Camera {
   }
 }
 
-widgets.mesh = async (root, data) => {
-  const meshes = await Promise.all(data.meshes.map(async (mesh) => ({
+function unpackMeshes(data) {
+  return Promise.all(data.meshes.map(async (mesh) => ({
     name: mesh.name, map: data.bar && data.bar.map, positions: await numbers(mesh.positions),
     faces: await numbers(mesh.faces), values: mesh.values ? await numbers(mesh.values) : null,
   })));
-  // the ball about the first mesh is of radius 1 about 0
+}
+
+// The box of the meshes where the ball about the first of them is of radius 1 about 0.
+function boxOfMeshes(data) {
   const [least, most] = data.focus;
   const radius = Math.hypot(...most.map((v, a) => v - least[a])) / 2 || 1;
-  const box = {
+  return {
     low: data.low.map((v, a) => (v - (least[a] + most[a]) / 2) / radius),
     extent: data.low.map((v, a) => (data.high[a] - v) / radius),
   };
+}
+
+widgets.mesh = async (root, data) => {
+  const structure = (one) => [one.bar && [one.bar.name, one.bar.map],
+    one.meshes.map((mesh) => [mesh.name, Boolean(mesh.values)])];
+  const meshes = await unpackMeshes(data);
+  const box = boxOfMeshes(data);
   const solids = meshes.map((mesh) => new Solid(mesh, box, mesh.name));
+  const bars = [];
+  let coloured = false;
   const camera = new Camera();
   let pending = false;
   const redraw = () => {
@@ -209,6 +238,7 @@ widgets.mesh = async (root, data) => {
     const bar = data.bar && meshes[i].values
       ? make("div", { class: "bar" }, make("span", {}, data.bar.low),
         make("i", { style: gradient(data.bar.map) }), make("span", {}, data.bar.high)) : null;
+    if (bar) bars.push(bar);
     return make("figure", {}, canvas, make("figcaption", {}, meshes[i].name), bar);
   });
   const button = (label, name, act) =>
@@ -218,11 +248,30 @@ widgets.mesh = async (root, data) => {
       button("zoom in", "+", () => zoom(1.3)), button("show all", "all", () => { camera.reset(); redraw(); })),
     choice("upright", ["y up", "z up"], 0, (i) => { camera.upright = "yz"[i]; redraw(); }));
   if (data.bar) {
-    const byValue = (i) => { solids.forEach((solid) => solid.paint(i === 1)); redraw(); };
+    const byValue = (i) => { coloured = i === 1; solids.forEach((solid) => solid.paint(coloured)); redraw(); };
     tools.append(choice("colours", ["plain", data.bar.name], 1, byValue));
     byValue(1);
   }
   root.append(tools, make("div", { class: solids.length % 2 ? "panes wide" : "panes even" }, ...figures),
     make("p", { class: "hint" }, "Drag to turn; Shift and drag to move."));
   redraw();
+  return {
+    update: async (fresh) => {
+      if (!alike(structure(fresh), structure(data))) return false;
+      const changed = await unpackMeshes(fresh);
+      const placed = boxOfMeshes(fresh);
+      solids.forEach((solid, i) => solid.take(changed[i], placed, coloured));
+      for (const bar of bars) {
+        bar.firstChild.textContent = fresh.bar.low;
+        bar.lastChild.textContent = fresh.bar.high;
+      }
+      redraw();
+      return true;
+    },
+    // a browser keeps only a few contexts alive
+    close: () => solids.forEach(({ gl }) => {
+      const lose = gl.getExtension("WEBGL_lose_context");
+      if (lose) lose.loseContext();
+    }),
+  };
 };

@@ -1,10 +1,18 @@
 // Pictures on one view: side by side or one over the other, with a stack of frames where there is one.
+
+// What must stay for new pictures to take the place of old ones.
+function structureOfPanes(data) {
+  return [data.size, data.aspect, data.clear, data.compare, Boolean(data.axes), data.stack,
+    data.panes.map(({ name, smooth, frames, bar }) => [name, smooth, frames.length, bar && bar.map])];
+}
+
 widgets.panes = async (root, data) => {
   const [width, height] = data.size;
   const view = new View(width, height, { stretch: Boolean(data.axes) });
   const frames = data.panes[0].frames.length;
   const state = { frame: 0, split: 0.5, pair: data.compare || [0, 0], playing: 0 };
-  const pictures = data.panes.map((pane) => pane.frames.map(() => null));
+  let pictures = data.panes.map((pane) => pane.frames.map(() => null));
+  const last = data.panes.map(() => null);
 
   // decoded when first shown: a clip has many
   const picture = (i) => {
@@ -17,6 +25,12 @@ widgets.panes = async (root, data) => {
     }
     return pictures[i][k];
   };
+  // until it is there, what was shown before
+  const shown = (i) => {
+    const wanted = picture(i);
+    if (wanted.naturalWidth) last[i] = wanted;
+    return last[i] || wanted;
+  };
   const ratio = width / (height * (data.aspect || 1));
   const shape = data.axes ? { height: 210, axes: data.axes } : { ratio };
   const where = make("output", { "aria-live": "off" }, "");
@@ -25,7 +39,7 @@ widgets.panes = async (root, data) => {
     where.textContent = inside && !data.axes ? `x ${Math.floor(x)}, y ${Math.floor(y)}` : "";
   };
   const panes = data.panes.map((pane, i) => new Pane(view,
-    (context, box) => drawPicture(context, box, view, picture(i), pane.smooth),
+    (context, box) => drawPicture(context, box, view, shown(i), pane.smooth),
     { label: pane.label, bar: pane.bar, clear: data.clear, over, ...shape }));
   const grid = make("div", { class: data.axes ? "panes wide" : panes.length % 2 ? "panes" : "panes even" }, ...panes.map((p) => p.figure));
 
@@ -41,7 +55,7 @@ widgets.panes = async (root, data) => {
         context.beginPath();
         context.rect(side ? edge : box.x, box.y, side ? box.x + box.w - edge : edge - box.x, box.h);
         context.clip();
-        drawPicture(context, box, view, picture(i), data.panes[i].smooth);
+        drawPicture(context, box, view, shown(i), data.panes[i].smooth);
         context.restore();
       });
       context.fillStyle = "#fff";
@@ -93,4 +107,19 @@ widgets.panes = async (root, data) => {
   root.append(...parts);
   await Promise.all(data.panes.map((pane, i) => picture(i).decode()));
   view.redraw();
+  return {
+    update: (fresh) => {
+      if (!alike(structureOfPanes(fresh), structureOfPanes(data))) return false;
+      pictures = fresh.panes.map((pane, i) => pane.frames.map((frame, k) =>
+        (frame === data.panes[i].frames[k] ? pictures[i][k] : null)));
+      data = fresh;
+      panes.forEach((pane, i) => {
+        pane.relabel(fresh.panes[i].label, fresh.panes[i].bar);
+        if (fresh.axes) pane.options.axes = fresh.axes;
+      });
+      view.redraw();
+      return true;
+    },
+    close: () => clearInterval(state.playing),
+  };
 };

@@ -52,8 +52,9 @@ function range(series) {
 }
 
 // A pane of curves with a legend that hides them. `extent` is [start, end, name] of the x axis.
+// `pane.refresh(extent)` follows values that were exchanged in the series.
 function plotPane(view, series, { label, extent, unit, pick = null, height = 220 }) {
-  const [low, high] = range(series);
+  let [low, high] = range(series);
   const hidden = new Set();
   const length = Math.max(...series.map((s) => s.values.length));
   const pane = new Pane(view, (context, box) => {
@@ -61,7 +62,7 @@ function plotPane(view, series, { label, extent, unit, pick = null, height = 220
     context.globalAlpha = 0.85; // what lies below stays seen
     for (const one of series) {
       if (hidden.has(one)) continue;
-      context.strokeStyle = context.fillStyle = style(one.colour);
+      context.strokeStyle = context.fillStyle = style(one.colour, context.canvas);
       drawCurve(context, box, view, one.values, low, high, view.width / length);
     }
   }, { label, height, pick, bare: true, axes: { x: extent, y: [low, high, unit] } });
@@ -73,10 +74,15 @@ function plotPane(view, series, { label, extent, unit, pick = null, height = 220
     } }),
     make("i", { style: `background: var(${one.colour})` }), one.name));
   pane.figure.prepend(make("div", { class: "legend" }, ...keys));
+  pane.refresh = (newExtent) => {
+    [low, high] = range(series);
+    pane.options.axes = { x: newExtent, y: [low, high, unit] };
+  };
   return pane;
 }
 
 widgets.plot = async (root, data) => {
+  const structure = (one) => [one.label, one.y, one.series.map((s, i) => [s.name, s.colour ?? i, s.group || 0])];
   const series = await Promise.all(data.series.map(async (one, i) =>
     ({ name: one.name, colour: `--c${(one.colour ?? i) % 6}`, values: await numbers(one.values) })));
   const groups = new Map();
@@ -88,4 +94,15 @@ widgets.plot = async (root, data) => {
     plotPane(view, group, { label: data.label, extent: data.x, unit: data.y }));
   root.append(make("div", { class: "tools" }, zoomer(view)),
     make("div", { class: "panes wide" }, ...panes.map((pane) => pane.figure)));
+  return {
+    update: async (fresh) => {
+      if (!alike(structure(fresh), structure(data))) return false;
+      const values = await Promise.all(fresh.series.map((one) => numbers(one.values)));
+      if (values.some((one, i) => one.length !== series[i].values.length)) return false;
+      values.forEach((one, i) => { series[i].values = one; });
+      panes.forEach((pane) => pane.refresh(fresh.x));
+      view.redraw();
+      return true;
+    },
+  };
 };

@@ -8,10 +8,13 @@
 widgets.slices = async (root, data) => {
   const [depth, height, width] = data.shape;
   const strides = [height * width, width, 1];
-  const state = { at: data.shape.map((n) => n >> 1), channel: 0, window: [...data.window] };
-  const signals = await Promise.all(data.signals.map(async (one) => ({
+  const state = { at: data.shape.map((n) => n >> 1), channel: 0, window: [...data.window], moved: false };
+  const unpack = (all) => Promise.all(all.map(async (one) => ({
     ...one, colours: table(one.map), lattices: await Promise.all(one.channels.map(numbers)),
   })));
+  const structure = (one) => [one.shape, one.spacing, one.names, one.planes,
+    one.signals.map((s) => [s.name, s.channels.length, Boolean(s.shown), s.map])];
+  let signals = await unpack(data.signals);
   const value = (one, n) => one.low + (n / one.levels) * (one.high - one.low);
 
   // axes of a plane: [that of the slice, down, right]
@@ -54,7 +57,7 @@ widgets.slices = async (root, data) => {
       `${one.name} ${text(value(one, one.lattices[Math.min(state.channel, one.lattices.length - 1)][index]))}`);
     where.textContent = `(${place.map((n, a) => n + (data.first ? data.first[a] : 0)).join(", ")}): ${told.join(", ")}`;
   };
-  const rows = signals.map((one) => planes.map((plane, p) => {
+  const rows = signals.map((one, s) => planes.map((plane, p) => {
     const [axis, down, right] = plane;
     const scratch = document.createElement("canvas");
     const ratio = (data.shape[right] * data.spacing[right]) / (data.shape[down] * data.spacing[down]);
@@ -75,7 +78,7 @@ widgets.slices = async (root, data) => {
       ? { map: one.map, low: text(one.shown[0]), high: text(one.shown[1]) } : null;
     return new Pane(views[p], (context, box, pane) => {
       const view = views[p];
-      drawPicture(context, box, view, slice(one, plane, scratch));
+      drawPicture(context, box, view, slice(signals[s], plane, scratch));
       if (depth === 1) return;
       context.fillStyle = "#ffb00099";
       context.fillRect(box.x + ((state.at[right] + 0.5 - view.x) / view.w) * box.w, box.y, 1, box.h);
@@ -97,15 +100,17 @@ widgets.slices = async (root, data) => {
     const names = signals[0].lattices.map((_, i) => String(i));
     tools.append(select("channel", names, 0, (i) => { state.channel = i; redraw(); }));
   }
-  const [low, high] = [signals[0].low, signals[0].high];
-  const step = (high - low) / 500 || 1;
+  const { low, high } = signals[0];
   const edge = (label, side) => slider(label, { min: low, max: high, step: "any", value: state.window[side] },
     text, (v) => {
       state.window[side] = v;
+      state.moved = true;
+      const step = (signals[0].high - signals[0].low) / 500 || 1;
       if (state.window[1] - state.window[0] < step) state.window[side] = state.window[1 - side] + (side ? step : -step);
       redraw();
     });
-  const windows = make("div", { class: "tools" }, edge("darkest at", 0), edge("brightest at", 1));
+  const edges = [edge("darkest at", 0), edge("brightest at", 1)];
+  const windows = make("div", { class: "tools" }, ...edges);
   for (const view of views) if (planes.length === 1) windows.append(zoomer(view));
   root.append(tools, windows, where);
   const layout = depth === 1 ? "panes" : "panes three";
@@ -113,4 +118,21 @@ widgets.slices = async (root, data) => {
   root.append(make("div", { class: layout }, ...figures),
     depth === 1 ? "" : make("p", { class: "hint" }, "Click a slice to move the other two."));
   redraw();
+  return {
+    update: async (fresh) => {
+      if (!alike(structure(fresh), structure(data))) return false;
+      signals = await unpack(fresh.signals);
+      if (!state.moved) state.window = [...fresh.window]; // else it stays as it was set
+      edges.forEach((bar, side) => {
+        bar.bound(Math.min(signals[0].low, state.window[0]), Math.max(signals[0].high, state.window[1]));
+        bar.set(state.window[side]);
+      });
+      rows.forEach((row, s) => row.forEach((pane, p) => {
+        const { shown } = signals[s];
+        pane.relabel(pane.options.label, shown && p === 0 ? { low: text(shown[0]), high: text(shown[1]) } : null);
+      }));
+      redraw();
+      return true;
+    },
+  };
 };

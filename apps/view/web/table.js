@@ -14,19 +14,31 @@ widgets.table = (root, { columns, rows }) => {
   const fill = (sorted) => body.replaceChildren(...sorted.map((row) =>
     make("tr", {}, ...row.map((cell, i) => (i ? make("td", {}, cell) : make("th", { scope: "row" }, cell))))));
   let by = null;
+  let down = false;
+  const sort = () => {
+    const sorted = by === null ? rows : rows.toSorted((a, b) => inOrder(a[by], b[by]));
+    fill(by !== null && down ? sorted.reverse() : sorted);
+  };
   const heads = columns.map((name, i) => {
     const head = make("th", { scope: "col", "aria-sort": "none" });
     head.append(make("button", { type: "button", onclick: () => {
-      const down = by === i;
-      by = down ? null : i;
+      down = by === i && !down;
+      by = i;
       for (const other of heads) other.setAttribute("aria-sort", "none");
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const sorted = rows.toSorted((a, b) => inOrder(a[i], b[i]));
-      fill(down ? sorted.reverse() : sorted);
+      sort();
     } }, name));
     return head;
   });
   fill(rows);
   root.append(make("div", { class: "scroll tall" },
     make("table", { class: "figures" }, make("thead", {}, make("tr", {}, ...heads)), body)));
+  return {
+    update: (fresh) => {
+      if (!alike(fresh.columns, columns)) return false;
+      rows = fresh.rows;
+      sort();
+      return true;
+    },
+  };
 };
