@@ -1,0 +1,1 @@
+"""The studio: fitting, exploring, comparing and compressing in a browser."""
