@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all fuzz lint format bench clean
+.PHONY: help setup demo studio test test-all fuzz lint format bench clean
 
 help:           ## show this
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -26,6 +26,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## fit, store and enlarge a photograph; pictures and a page in demo/
 	$(BIN)/inr demo --out-dir demo
+
+studio: $(STAMP) ## fit, explore, compare and compress in a browser, at http://127.0.0.1:7860
+	$(BIN)/inr studio
 
 test: $(STAMP)  ## the test suite (under 8 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow"
