@@ -31,7 +31,8 @@ studio: $(STAMP) ## fit, explore, compare and compress in a browser, at http://1
 	$(BIN)/inr studio
 
 test: $(STAMP)  ## the test suite (under 8 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "not slow"
+	@# a file's tests stay together: they share what they fitted
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(STAMP) ## the slow tier: fuzz, crash, long fits
 	$(BIN)/python -m pytest -m slow

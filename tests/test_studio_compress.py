@@ -141,7 +141,11 @@ def values_with(**changed):
     } | changed  # fmt: skip
 
 
-CHOSEN = {"source": "/nowhere/a b.png", "name": "a b.png", "look": {"kind": "image"}}
+CHOSEN = {
+    "source": "/nowhere/a b.png",
+    "name": "a b.png",
+    "look": {"kind": "image", "shape": [64, 64], "channels": 3},
+}
 
 
 def test_controls_make_a_spec_and_what_can_be_copied():

@@ -35,6 +35,35 @@ def blank(entries: list[dict[str, Any]]) -> dict[str, Any]:
     return {"entries": entries, "given": {}, "errors": {}}
 
 
+def base_spec(
+    chosen: Mapping[str, Any], values: Mapping[str, Any]
+) -> tuple[dict[str, Any], Preset]:
+    """What a tab's controls say of the signal and of the field, and the preset that comes of it.
+
+    Args:
+        chosen: The state of a `Picker`.
+        values: Of the controls `field`, `preset`, `hyperparameters`, `recipe` and `reading`.
+
+    Raises:
+        UsageError: something is missing, or wrong.
+    """
+    if not chosen:
+        raise UsageError("nothing is chosen yet: drop a file, or take an example")
+    look = chosen["look"]
+    kind = look["kind"]
+    spec: dict[str, Any] = {key: chosen[key] for key in ("source", "name")}
+    spec |= {"kind": kind, "field": values["field"], "preset": values["preset"]}
+    base = preset_of(spec, kind)
+    spec["hyperparameters"] = given_of(forms.field_entries(kind, base), values["hyperparameters"])
+    spec["recipe"] = given_of(forms.recipe_entries(base), values["recipe"])
+    spec["reading"] = given_of(forms.reading_entries(kind), values["reading"])
+    preset = preset_of(spec, kind)
+    wrong = forms.check(kind, preset, tuple(look["shape"]), look["channels"])
+    for name, text in wrong.items():
+        raise UsageError(f"{name}: {text}" if name else text)
+    return spec, preset
+
+
 def spec_of(
     studio: Studio, owner: str, chosen: Mapping[str, Any], values: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -43,20 +72,7 @@ def spec_of(
     Raises:
         UsageError: something is missing, or wrong.
     """
-    if not chosen:
-        raise UsageError("nothing is chosen yet: drop a file, or take an example")
-    kind = chosen["look"]["kind"]
-    spec: dict[str, Any] = {key: chosen[key] for key in ("source", "name")}
-    spec |= {"kind": kind, "field": values["field"], "preset": values["preset"]}
-    base = preset_of(spec, kind)
-    spec["hyperparameters"] = given_of(forms.field_entries(kind, base), values["hyperparameters"])
-    spec["recipe"] = given_of(forms.recipe_entries(base), values["recipe"])
-    spec["reading"] = given_of(forms.reading_entries(kind), values["reading"])
-    preset = preset_of(spec, kind)
-    look = chosen["look"]
-    wrong = forms.check(kind, preset, tuple(look["shape"]), look["channels"])
-    for name, text in wrong.items():
-        raise UsageError(f"{name}: {text}" if name else text)
+    spec, preset = base_spec(chosen, values)
     spec |= _budget(values["budget"], values["amount"], preset)
     spec["seed"] = whole("seed", values["seed"], 0, 2**63 - 1)
     spec["effort"] = whole("effort of coding", values["effort"], 1, 9)

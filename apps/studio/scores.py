@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from apps.studio.words import waits
 from apps.view.page import Section
 
 if TYPE_CHECKING:
@@ -149,8 +150,7 @@ def downloads(found: Mapping[str, Any], folder: str, slots: int) -> list[dict[st
 def state(job: Job) -> str:
     """A line that says how a comparison stands."""
     if job.state == "queued":
-        before = max(job.position, 0)
-        return f"Waiting: {before} before you" if before else "Waiting for the device"
+        return waits(job)
     rows = found_of(job).get("contestants", ())
     done = sum(row["state"] == "done" for row in rows)
     if job.state == "failed":

@@ -7,6 +7,7 @@ from typing import Any
 
 from apps.studio.picker import plain
 from apps.studio.service import Job
+from apps.studio.words import waits
 
 MEASURES = {"audio": ("psnr", "snr"), "shape": ("psnr", "iou")}
 """By kind of signal, the measures whose curves are drawn."""
@@ -47,8 +48,7 @@ def share(job: Job) -> float:
 def state(job: Job) -> str:
     """A line that says how a search stands."""
     if job.state == "queued":
-        before = max(job.position, 0)
-        return f"Waiting: {before} before you" if before else "Waiting for the device"
+        return waits(job)
     if job.state == "failed":
         return f"Failed: {job.error}"
     if job.result is not None:

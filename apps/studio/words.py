@@ -29,11 +29,16 @@ def curve(job: Job) -> dict[str, Any]:
     return charted({str(job.spec.get("field") or "fit"): points})
 
 
+def waits(job: Job) -> str:
+    """What is said of a job in the queue."""
+    before = max(job.position, 0)
+    return f"Waiting: {before} before you" if before else "Waiting for the device"
+
+
 def state(job: Job) -> str:
     """A line that says how a job stands."""
     if job.state == "queued":
-        before = max(job.position, 0)
-        return f"Waiting: {before} before you" if before else "Waiting for the device"
+        return waits(job)
     if job.state == "failed":
         return f"Failed: {job.error}"
     told = job.progress

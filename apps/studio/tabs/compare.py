@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from apps.studio import components, forms
 from apps.studio.asked import blank
+from apps.studio.buttons import LIVE, Buttons
 from apps.studio.contest import (
     BUDGETS,
     CODEC,
@@ -29,11 +31,9 @@ from apps.studio.visitors import (
     frames_of,
     latest,
     told,
-    unchanged,
     visitor,
 )
 from apps.studio.words import said
-from inr.errors import UsageError
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -226,94 +226,33 @@ def _about(kind: str, what: str, preset: str | None) -> list[Any]:
 # ---------------------------------------------------------------------------------- jobs
 
 
-class _Contests:
-    """Start, pause, resume, stop: what the buttons do."""
-
-    def __init__(self, studio: Studio, sizes: int, outputs: int) -> None:
-        self.studio = studio
-        self.service = studio.service
-        self.sizes = sizes
-        self.outputs = outputs
-
-    def latest(self, owner: str) -> Job | None:
-        """The visitor's comparison."""
-        return latest(self.service, visitor(owner), "compare")
-
-    async def start(
-        self, owner: str, chosen: dict[str, Any], budget: str, amount: float, *given: Any
-    ) -> AsyncIterator[list[Any]]:
-        """Begin one; one that goes on already rests."""
-        with told():
-            token = visitor(owner)
-            seed, values = given[0], given[1:]
-            slots = [values[k : k + self.sizes] for k in range(0, len(values), self.sizes)]
-            spec = spec_of(chosen, budget, amount, seed, slots)
-            lines = commands(spec)
-            for old in self.service.jobs(token, "compare"):
-                if old.state in ALIVE:
-                    self.service.pause(old)
-            job = self.service.submit(token, "compare", spec)
-        async for news in _followed(self.studio, job):
-            yield [*news, lines]
-
-    async def found_again(self, owner: str) -> AsyncIterator[list[Any]]:
-        """After a reload."""
-        yield unchanged(self.outputs + 1)
-        job = self.latest(owner) if owner else None
-        if job is not None:
-            lines = commands(job.spec)
-            async for news in _followed(self.studio, job):
-                yield [*news, lines]
-
-    async def go_on(self, owner: str) -> AsyncIterator[list[Any]]:
-        """Resume one."""
-        with told():
-            job = self.latest(owner)
-            if job is None:
-                raise UsageError("there is no paused comparison: start one")
-            self.service.resume(job)
-        async for news in _followed(self.studio, job):
-            yield news
-
-    async def end(self, owner: str) -> AsyncIterator[list[Any]]:
-        """Stop one; of one that rests nobody else would show what it has."""
-        yield unchanged(self.outputs)
-        with told():
-            job = self.latest(owner)
-            rests = job is not None and job.state == "paused"
-            if job is not None:
-                self.service.stop(job)
-        if job is not None and rests:
-            async for news in _followed(self.studio, job):
-                yield news
-
-    def rest(self, owner: str) -> None:
-        """Pause one."""
-        with told():
-            job = self.latest(owner)
-            if job is not None:
-                self.service.pause(job)
-
-
 def _wire_jobs(
     studio: Studio, source: Picker, slots: Sequence[Slot], shown: Shown, more: Sequence[Any]
 ) -> None:
     """Connect the buttons."""
     budget, amount, seed, command = more
-    contests = _Contests(studio, len(slots[0].inputs), len(shown.outputs))
-    live: dict[str, Any] = {
-        "api_visibility": "private",
-        "show_progress": "hidden",
-        "concurrency_limit": None,
-    }
-    outputs = shown.outputs
+    outputs = [*shown.outputs, command]
+    contests = Buttons(studio, "compare", _followed, len(outputs))
+    each = len(slots[0].inputs)
+
+    async def begin(
+        owner: str, chosen: dict[str, Any], budget: str, amount: float, seed: int, *given: Any
+    ) -> AsyncIterator[list[Any]]:
+        with told():
+            token = visitor(owner)
+            parts = [given[k : k + each] for k in range(0, len(given), each)]
+            spec = await asyncio.to_thread(spec_of, chosen, budget, amount, seed, parts)
+            commands(spec)  # what cannot be told is not begun
+        async for news in contests.begin(token, spec):
+            yield news
+
     every = [part for slot in slots for part in slot.inputs]
     inputs = [studio.owner, source.chosen, budget, amount, seed, *every]
-    shown.start.click(contests.start, inputs, [*outputs, command], **live)
-    shown.resume.click(contests.go_on, studio.owner, outputs, **live)
-    shown.stop.click(contests.end, studio.owner, outputs, **live)
-    shown.pause.click(contests.rest, studio.owner, None, **live)
-    studio.owner.change(contests.found_again, studio.owner, [*outputs, command], **live)
+    shown.start.click(begin, inputs, outputs, **LIVE)
+    shown.resume.click(contests.go_on, studio.owner, outputs, **LIVE)
+    shown.stop.click(contests.end, studio.owner, outputs, **LIVE)
+    shown.pause.click(contests.rest, studio.owner, None, **LIVE)
+    studio.owner.change(contests.found_again, studio.owner, outputs, **LIVE)
 
 
 async def _followed(studio: Studio, job: Job) -> AsyncIterator[list[Any]]:
@@ -322,6 +261,7 @@ async def _followed(studio: Studio, job: Job) -> AsyncIterator[list[Any]]:
 
     frame: Any = None
     progress: Any = None
+    lines: Any = commands(job.spec)
     async for news in followed(studio.service, job):
         if latest(studio.service, job.owner, "compare") is not job:
             return
@@ -341,4 +281,6 @@ async def _followed(studio: Studio, job: Job) -> AsyncIterator[list[Any]]:
             gr.update(interactive=running and news.phase != "coding"),
             gr.update(interactive=news.resumable),
             gr.update(interactive=running or news.state == "paused"),
+            lines,
         ]
+        lines = gr.skip()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from apps.studio import components, equivalent, forms
-from apps.studio.asked import blank, field_choices, given_of, whole
+from apps.studio.asked import base_spec, blank, field_choices, given_of, whole
+from apps.studio.buttons import LIVE, Buttons
 from apps.studio.picker import Picker, picker
 from apps.studio.searches import curves, outcome, state
 from apps.studio.service import ALIVE, Job
 from apps.studio.spec import preset_of
-from apps.studio.visitors import Studio, followed, latest, told, visitor
+from apps.studio.visitors import Studio, asked_of, followed, frames_of, latest, told, visitor
 from apps.studio.words import said
 from inr import presets
 from inr.errors import UsageError
@@ -104,7 +106,7 @@ def build(studio: Studio) -> None:
             source = picker(studio, prefix="compress")
             panel, estimate = _panel()
         with gr.Column(scale=2, min_width=420):
-            start, shown = _shown()
+            start, shown = _shown(studio)
     _wire_panel(source, panel, estimate, start)
     _wire_jobs(studio, source, panel, start, shown)
 
@@ -138,7 +140,7 @@ def _panel() -> tuple[Panel, gr.Markdown]:
     return panel, estimate
 
 
-def _shown() -> tuple[gr.Button, Shown]:
+def _shown(studio: Studio) -> tuple[gr.Button, Shown]:
     import gradio as gr
 
     with gr.Row():
@@ -153,7 +155,9 @@ def _shown() -> tuple[gr.Button, Shown]:
             "Download .inr", elem_id="compress-download", interactive=False
         )
     curve = components.stage("compress-curve", "Quality against bytes")
-    stage = components.stage("compress-stage", "The fit that runs, then the file")
+    stage = components.stage(
+        "compress-stage", "The fit that runs, then the file", frames_of(studio.service)
+    )
     with gr.Accordion("The same from the command line and from Python", open=False):
         command = gr.Code(label="command line", language="shell", elem_id="compress-command")
         python = gr.Code(label="Python", language="python", elem_id="compress-python")
@@ -293,17 +297,8 @@ def spec_of(chosen: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, A
     Raises:
         UsageError: something is missing, or wrong.
     """
-    if not chosen:
-        raise UsageError("nothing is chosen yet: drop a file, or take an example")
-    kind = chosen["look"]["kind"]
-    spec: dict[str, Any] = {key: chosen[key] for key in ("source", "name")}
-    spec |= {"kind": kind, "field": values["field"], "preset": values["preset"]}
-    base = preset_of(spec, kind)
-    spec["hyperparameters"] = given_of(forms.field_entries(kind, base), values["hyperparameters"])
-    spec["recipe"] = given_of(forms.recipe_entries(base), values["recipe"])
-    spec["reading"] = given_of(forms.reading_entries(kind), values["reading"])
-    for name, text in forms.check(kind, preset_of(spec, kind)).items():
-        raise UsageError(f"{name}: {text}" if name else text)
+    spec, _ = base_spec(chosen, values)
+    kind = spec["kind"]
     target = values["target"]
     if target not in TARGETS[kind]:
         raise UsageError(f"the target is {target!r}: choose from {', '.join(TARGETS[kind])}")
@@ -345,49 +340,22 @@ def _wire_jobs(
     studio: Studio, source: Picker, panel: Panel, start: gr.Button, shown: Shown
 ) -> None:
     """Connect the buttons."""
-    import gradio as gr
-
     names = list(vars(panel))
     outputs = list(vars(shown).values())
-    service = studio.service
+    searches = Buttons(studio, "compress", _followed, len(outputs))
 
     async def begin(owner: str, chosen: dict[str, Any], *given: Any) -> AsyncIterator[list[Any]]:
         with told():
             token = visitor(owner)
-            spec = spec_of(chosen, dict(zip(names, given, strict=True)))
+            values = dict(zip(names, given, strict=True))
+            spec = await asyncio.to_thread(spec_of, chosen, values)
             equivalents(spec)  # what cannot be told is not begun
-        # from here on, so that the job is not taken for one whose page has gone
-        with service.present(token):
-            with told():
-                for old in service.jobs(token, "compress"):
-                    if old.state in ALIVE:
-                        service.stop(old)
-                job = service.submit(token, "compress", spec)
-            async for news in _followed(studio, job):
-                yield news
+        async for news in searches.begin(token, spec):
+            yield news
 
-    async def found_again(owner: str) -> AsyncIterator[list[Any]]:
-        job = latest(service, visitor(owner), "compress") if owner else None
-        # Gradio empties the outputs of a generator that yields nothing
-        yield [gr.skip()] * len(outputs)
-        if job is not None:
-            async for news in _followed(studio, job):
-                yield news
-
-    async def end(owner: str) -> None:
-        with told():
-            job = latest(service, visitor(owner), "compress")
-            if job is not None:
-                service.stop(job)
-
-    live: dict[str, Any] = {
-        "api_visibility": "private",
-        "show_progress": "hidden",
-        "concurrency_limit": None,
-    }
-    start.click(begin, [studio.owner, source.chosen, *vars(panel).values()], outputs, **live)
-    shown.stop.click(end, studio.owner, None, **live)
-    studio.owner.change(found_again, studio.owner, outputs, **live)
+    start.click(begin, [studio.owner, source.chosen, *vars(panel).values()], outputs, **LIVE)
+    shown.stop.click(searches.end, studio.owner, outputs, **LIVE)
+    studio.owner.change(searches.found_again, studio.owner, outputs, **LIVE)
 
 
 def equivalents(spec: Mapping[str, Any]) -> list[str]:
@@ -414,7 +382,7 @@ async def _followed(studio: Studio, job: Job) -> AsyncIterator[list[Any]]:
             curve = {"id": news.id, "sections": curves(news)}
         if news.frame is not frame:
             frame = news.frame
-            stage = {"id": news.id, "sections": frame}
+            stage = asked_of(news)
         result, download = "", gr.update(interactive=False)
         if news.state == "done" and news.result is not None:
             result = outcome(news.result)

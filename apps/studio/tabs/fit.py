@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from apps.studio import components, equivalent, forms
 from apps.studio.asked import AS_IS, blank, field_choices, spec_of
+from apps.studio.buttons import LIVE, Buttons
 from apps.studio.picker import Picker, picker
 from apps.studio.service import ALIVE, Job
 from apps.studio.spec import preset_of
@@ -322,68 +323,8 @@ def canvas(chosen: Mapping[str, Any]) -> dict[str, Any] | None:
 # ---------------------------------------------------------------------------------- the job
 
 
-class _Fits:
-    """Start, pause, resume, stop: what the buttons do."""
-
-    def __init__(self, studio: Studio, names: Sequence[str]) -> None:
-        self.studio = studio
-        self.service = studio.service
-        self.names = names
-
-    def latest(self, owner: str) -> Job | None:
-        """The visitor's fit."""
-        return latest(self.service, visitor(owner), "fit")
-
-    async def start(
-        self, owner: str, chosen: dict[str, Any], share: float, *given: Any
-    ) -> AsyncIterator[list[Any]]:
-        """Begin a fit; one that goes on already rests."""
-        with told():
-            token = visitor(owner)
-            values = dict(zip(self.names, given, strict=True))
-            spec = await asyncio.to_thread(spec_of, self.studio, token, chosen, values)
-            commands = [
-                equivalent.command(spec, found=spec["kind"]),
-                equivalent.python(spec, found=spec["kind"]),
-                mask_file(spec),
-            ]
-            for old in self.service.jobs(token, "fit"):
-                if old.state in ALIVE:
-                    self.service.pause(old)
-            job = self.service.submit(token, "fit", spec)
-            self.service.look(job, {"share": share})
-        async for news in _shown(self.studio, job):
-            yield [*news, *commands]
-
-    async def found_again(self, owner: str) -> AsyncIterator[list[Any]]:
-        """After a reload."""
-        yield unchanged(10)
-        job = self.latest(owner) if owner else None
-        if job is not None:
-            async for news in _shown(self.studio, job):
-                yield news
-
-    async def go_on(self, owner: str) -> AsyncIterator[list[Any]]:
-        """Resume a fit."""
-        with told():
-            job = self.latest(owner)
-            if job is None:
-                raise UsageError("there is no paused fit: start one")
-            self.service.resume(job)
-        async for news in _shown(self.studio, job):
-            yield news
-
-    async def end(self, owner: str) -> AsyncIterator[list[Any]]:
-        """Stop a fit; one that rests becomes a file, which nobody else would show."""
-        with told():
-            job = self.latest(owner)
-            rests = job is not None and job.state == "paused"
-            if job is not None:
-                self.service.stop(job)
-        yield unchanged(10)
-        if job is not None and rests:
-            async for news in _shown(self.studio, job):
-                yield news
+class _Fits(Buttons):
+    """The buttons of this tab: they also show a fit otherwise, and decode its file."""
 
     async def convert(self, owner: str, suffix: str) -> Any:
         """Decode the finished file into another format."""
@@ -403,13 +344,6 @@ class _Fits:
             value=str(job.folder / made["file"]), label=f"Download {suffix}", interactive=True
         )
 
-    def rest(self, owner: str) -> None:
-        """Pause a fit."""
-        with told():
-            job = self.latest(owner)
-            if job is not None:
-                self.service.pause(job)
-
     def looked(self, name: str) -> Callable[[str, float], None]:
         """What a live control does."""
 
@@ -420,6 +354,13 @@ class _Fits:
                     self.service.look(job, look_of(job.look, name, value))
 
         return tell
+
+
+def equivalents(spec: Mapping[str, Any]) -> list[Any]:
+    """The command line and the Python that do the same, and the mask that they name."""
+    kind = spec["kind"]
+    lines = [make(spec, found=kind) for make in (equivalent.command, equivalent.python)]
+    return [*lines, mask_file(spec)]
 
 
 def mask_file(spec: Mapping[str, Any]) -> Any:
@@ -449,25 +390,33 @@ def _wire_jobs(
     studio: Studio, source: Picker, panel: Panel, shown: Stage, code: Sequence[Any]
 ) -> None:
     """Connect the buttons."""
-    fits = _Fits(studio, list(vars(panel)))
-    live: dict[str, Any] = {
-        "api_visibility": "private",
-        "show_progress": "hidden",
-        "concurrency_limit": None,
-    }
-    outputs = shown.outputs
+    names = list(vars(panel))
+    outputs = [*shown.outputs, *code]
+    fits = _Fits(studio, "fit", _shown, len(outputs))
+
+    async def begin(
+        owner: str, chosen: dict[str, Any], share: float, *given: Any
+    ) -> AsyncIterator[list[Any]]:
+        with told():
+            token = visitor(owner)
+            values = dict(zip(names, given, strict=True))
+            spec = await asyncio.to_thread(spec_of, studio, token, chosen, values)
+            equivalents(spec)  # what cannot be told is not begun
+        async for news in fits.begin(token, spec, {"share": share}):
+            yield news
+
     inputs = [studio.owner, source.chosen, shown.share, *vars(panel).values()]
-    shown.start.click(fits.start, inputs, [*outputs, *code], **live)
-    shown.resume.click(fits.go_on, studio.owner, outputs, **live)
-    shown.stop.click(fits.end, studio.owner, outputs, **live)
+    shown.start.click(begin, inputs, outputs, **LIVE)
+    shown.resume.click(fits.go_on, studio.owner, outputs, **LIVE)
+    shown.stop.click(fits.end, studio.owner, outputs, **LIVE)
+    shown.pause.click(fits.rest, studio.owner, None, **LIVE)
+    studio.owner.change(fits.found_again, studio.owner, outputs, **LIVE)
     shown.convert.click(
-        fits.convert, [studio.owner, shown.suffix], shown.converted, **live | SPINNING
+        fits.convert, [studio.owner, shown.suffix], shown.converted, **LIVE | SPINNING
     )
-    shown.pause.click(fits.rest, studio.owner, None, **live)
-    studio.owner.change(fits.found_again, studio.owner, outputs, **live)
     for name, control in {"share": shown.share, **shown.looks}.items():
         control.input(
-            fits.looked(name), [studio.owner, control], None, trigger_mode="always_last", **live
+            fits.looked(name), [studio.owner, control], None, trigger_mode="always_last", **LIVE
         )
 
 
@@ -477,6 +426,7 @@ async def _shown(studio: Studio, job: Job) -> AsyncIterator[list[Any]]:
 
     frame: Any = None
     points = -1
+    code = equivalents(job.spec)
     async for news in followed(studio.service, job):
         if latest(studio.service, job.owner, "fit") is not job:
             return
@@ -502,4 +452,6 @@ async def _shown(studio: Studio, job: Job) -> AsyncIterator[list[Any]]:
             gr.update(interactive=running and news.phase != "coding"),
             gr.update(interactive=news.resumable),
             gr.update(interactive=running or news.state == "paused"),
+            *code,
         ]
+        code = unchanged(len(code))

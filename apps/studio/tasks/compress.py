@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 
 import inr
-from apps.studio import live
 from apps.studio.desk import Desk
 from apps.studio.spec import open_source, preset_of
-from apps.studio.tasks.fit import ROOM, Watcher, backend, file_name, finite, show
+from apps.studio.tasks.fit import Watcher, backend, file_name, finite, show_file
 from inr.codec.decode import decode
 from inr.codec.encode import encode
 from inr.errors import InputError, UsageError
@@ -92,8 +91,7 @@ def stored(found: Compressed, spec: dict[str, Any], desk: Desk) -> dict[str, Any
     signal = found.fit.signal
     name = file_name(str(spec.get("name") or "signal"))
     write_bytes(desk.folder / name, found.data)
-    decoded = decode(found.data)
-    show(desk, live.finished(decoded, signal, ROOM))
+    show_file(desk.folder / name, signal, desk)
     target = found.target
     return {
         "file": name,
@@ -109,7 +107,7 @@ def stored(found: Compressed, spec: dict[str, Any], desk: Desk) -> dict[str, Any
         "fits": len(found.trials),
         "seconds": round(found.seconds, 3),
         "kind": signal.domain.kind,
-        "warnings": signal.verdict(decoded, found.quality),
+        "warnings": signal.verdict(found.field, found.quality),
     }
 
 

@@ -12,11 +12,11 @@ import lightning.pytorch as pl
 
 import inr
 from apps.studio import live
+from apps.studio.decoded import Decoded
 from apps.studio.desk import Desk
-from apps.studio.spec import open_source, preset_of
-from inr.codec.decode import decode
+from apps.studio.spec import LIMITS, open_source, preset_of
 from inr.codec.encode import encode
-from inr.files import suffix_of, write_bytes
+from inr.files import read_bytes, suffix_of, write_bytes
 from inr.fitting.callbacks import BetweenBursts
 from inr.fitting.fit import Fit
 from inr.fitting.module import FitModule
@@ -74,11 +74,13 @@ def run(spec: dict[str, Any], desk: Desk) -> dict[str, Any]:
     if fit.ended != "stopped":
         snapshot.discard()
     desk.emit({"event": "phase", "phase": "coding"})
-    return stored(fit, spec, desk) | backend(desk.device)
+    result = stored(fit, spec, desk)
+    show_file(desk.folder / result["file"], signal, desk)
+    return result | backend(desk.device)
 
 
 def stored(fit: Fit, spec: Mapping[str, Any], desk: Desk) -> dict[str, Any]:
-    """Write a fit's file into the job's folder, and show what it decodes to."""
+    """Write a fit's file into the job's folder, and say what it decodes to."""
     begin = time.perf_counter()
     data = encode(
         fit.field,
@@ -90,9 +92,8 @@ def stored(fit: Fit, spec: Mapping[str, Any], desk: Desk) -> dict[str, Any]:
     seconds = time.perf_counter() - begin
     name = file_name(str(spec.get("name") or "signal"))
     write_bytes(desk.folder / name, data)
-    decoded = decode(data)
+    decoded = Decoded(data).field
     metrics = fit.signal.metrics(decoded)
-    show(desk, live.finished(decoded, fit.signal, ROOM))
     return {
         "file": name,
         "bytes": len(data),
@@ -107,6 +108,14 @@ def stored(fit: Fit, spec: Mapping[str, Any], desk: Desk) -> dict[str, Any]:
         "kind": fit.signal.domain.kind,
         "warnings": fit.signal.verdict(decoded, metrics),
     }
+
+
+def show_file(path: Path, signal: Signal, desk: Desk) -> None:
+    """Show what `inr decode` makes of a file, beside what was fitted."""
+    file = Decoded(read_bytes(path, LIMITS.file_bytes))
+    # observations are made by torch
+    drawn: Any = file.drawn if signal.complete else file.field
+    show(desk, live.finished(drawn, signal, ROOM))
 
 
 def file_name(source: str) -> str:
