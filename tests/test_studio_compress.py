@@ -18,7 +18,7 @@ from apps.studio.examples import path_of
 from apps.studio.service import Bounds, Job, Service
 from apps.studio.tabs import compress as tab
 from apps.studio.tasks import compress as task
-from apps.studio.visitors import Studio
+from apps.studio.visitors import Studio, asked_of, frames_of
 from inr.codec.decode import decode
 from inr.errors import TargetNotReached, UsageError
 from inr.rate import control
@@ -449,8 +449,12 @@ def test_a_search_is_followed_to_its_download(service, patch, tmp_path):
     status, curve, _, result, download, stop = news[-1][:6]
     assert 'data-state="done"' in status
     assert curve["sections"][0]["data"]["views"][0]["curves"][1]["points"]
-    stages = [changed[2] for changed in news if "sections" in changed[2]]
-    assert stages[-1] == {"id": job.id, "sections": job.frame}
+    stages = [changed[2] for changed in news if "ask" in changed[2]]
+    assert stages[-1] == asked_of(job)
+    shown = asyncio.run(frames_of(service)(stages[-1]["ask"]))
+    assert shown == {"sections": job.frame}
+    stranger = stages[-1]["ask"] | {"owner": secrets.token_urlsafe(18)}
+    assert "no such job" in asyncio.run(frames_of(service)(stranger))["error"]
     assert "patch" in result
     assert not stop["interactive"]
     data = Path(download["value"]).read_bytes()

@@ -13,6 +13,8 @@ LIVE: dict[str, Any] = {
     "api_visibility": "private",
     "show_progress": "hidden",
     "concurrency_limit": None,
+    # by default a click is lost while the stream of the last one has not quite ended
+    "trigger_mode": "multiple",
 }
 """How events are connected that last as long as a job."""
 

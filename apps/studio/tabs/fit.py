@@ -40,6 +40,7 @@ SECONDS = 15.0
 DECODE_SECONDS = 300.0
 
 SPINNING = {"show_progress": "full"}
+LATEST = {"trigger_mode": "always_last"}
 
 BUDGETS = {"seconds": SECONDS, "steps": 1000, "PSNR in dB": 35}
 """What a budget is counted in, and how much of it is offered."""
@@ -415,9 +416,7 @@ def _wire_jobs(
         fits.convert, [studio.owner, shown.suffix], shown.converted, **LIVE | SPINNING
     )
     for name, control in {"share": shown.share, **shown.looks}.items():
-        control.input(
-            fits.looked(name), [studio.owner, control], None, trigger_mode="always_last", **LIVE
-        )
+        control.input(fits.looked(name), [studio.owner, control], None, **LIVE | LATEST)
 
 
 async def _shown(studio: Studio, job: Job) -> AsyncIterator[list[Any]]:
