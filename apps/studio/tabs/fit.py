@@ -302,7 +302,8 @@ def control(name: str, known: Mapping[str, list[float]]) -> dict[str, Any]:
 
     if name not in known:
         return gr.update(visible=False)
-    low, high, usual = known[name]
+    # of few digits: they are written beside it
+    low, high, usual = (float(f"{value:.4g}") for value in known[name])
     whole = all(value == int(value) for value in (low, high, usual))
     step = 1 if whole else (high - low) / 200
     return gr.update(visible=True, minimum=low, maximum=high, value=usual, step=step)
