@@ -277,6 +277,35 @@ def test_the_command_that_is_shown_does_the_same(visitor, small, tmp_path):
     assert target.read_bytes() == path.read_bytes()
 
 
+def test_a_mask_is_painted(visitor, small, tmp_path):
+    visitor.drop(small)
+    visitor.page.get_by_text("What the file is an observation of").click()
+    box = visitor.page.locator("#fit-operator input")
+    box.click()
+    visitor.page.get_by_role("option", name="inpaint").click()
+    canvas = visitor.page.locator("#fit-mask canvas")
+    canvas.scroll_into_view_if_needed()
+    place = canvas.bounding_box()
+    x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+    visitor.page.mouse.move(x - 40, y)
+    visitor.page.mouse.down()
+    visitor.page.mouse.move(x + 40, y, steps=8)
+    visitor.page.mouse.up()
+    visitor.budget(3)
+    visitor.press("fit-start")
+    visitor.state("done")
+    visitor.shot("fit-inpaint")
+    visitor.page.get_by_text("The same from the command line and from Python").first.click()
+    command = visitor.text("#fit-command .cm-content", "--operator inpaint")
+    assert "camera256-mask.png" in command
+    mask = np.asarray(PIL.Image.open(visitor.download(tmp_path, "#fit-painted")).convert("L"))
+    assert mask.shape == (256, 256)
+    assert 0.005 < (mask == 0).mean() < 0.2
+    assert set(np.unique(mask)) == {0, 255}
+    assert mask[128, 128] == 0
+    assert mask[0, 0] == 255
+
+
 def test_what_is_no_signal_is_told_and_not_kept(visitor, server, tmp_path):
     path = tmp_path / "page.png"
     path.write_text("<html><script>document.title = 'taken'</script></html>")

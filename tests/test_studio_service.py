@@ -1,7 +1,9 @@
 """The studio's jobs: queued, run beside the page, paused, resumed, and nobody else's."""
 
 import asyncio
+import base64
 import contextlib
+import io
 import os
 import secrets
 import signal
@@ -9,12 +11,16 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import PIL.Image
 import psutil
 import pytest
 
 import inr
+from apps.studio import asked, picker, visitors, words
 from apps.studio.service import Bounds, Service
+from apps.studio.spec import open_source
+from apps.studio.tabs import fit as tab_fit
 from inr.errors import InputError, InrError, UsageError
 from tests.conftest import ASSETS
 
@@ -218,6 +224,142 @@ def test_a_visitors_files_are_deleted(tmp_path):
     finally:
         service.close()
     assert not (tmp_path / "jobs").exists()
+
+
+# ------------------------------------------------------------- what the controls of a fit ask
+
+
+def chosen():
+    look = {"kind": "image", "shape": [64, 64], "channels": 1, "preset": None}
+    return CAMERA | {"look": look}
+
+
+def controls(**changed):
+    form = {"entries": [], "given": {}, "errors": {}}
+    panel = dict.fromkeys(("hyperparameters", "recipe", "reading", "observed"), form)
+    panel |= {"field": "siren", "preset": "image/siren", "budget": "steps", "amount": 8}
+    panel |= {"seed": 1, "effort": 2, "operator": asked.AS_IS, "simulate": False, "mask": None}
+    return panel | changed
+
+
+def painted(mask):
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(mask).save(buffer, "PNG", bits=1)
+    return {"mask": f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"}
+
+
+def test_a_painted_mask_says_what_is_unknown(service, owner, tmp_path):
+    studio = visitors.Studio(service, tmp_path, None)
+    mask = np.ones((64, 64), bool)
+    mask[20:30, 10:50] = False
+    values = controls(operator="inpaint", mask=painted(mask))
+    spec = asked.spec_of(studio, owner, chosen(), values)
+    assert spec == asked.spec_of(studio, owner, chosen(), values)  # the same mask is the same file
+    with service.present(owner):
+        job = wait(service.submit(owner, "fit", spec), "done")
+    seen = open_source(spec)
+    assert int(seen.known.sum()) == mask.sum()
+    assert job.result["psnr"] == pytest.approx(
+        seen.metrics(inr.load(job.folder / "camera.inr"))["psnr"], abs=0.01
+    )
+    assert f"{job.result['psnr']:.2f} dB" in words.outcome(job.result)
+    assert tab_fit.mask_file(spec)["value"].endswith("/camera-mask.png")
+
+
+WRONG = [
+    ({"amount": float("nan")}, "above 0"),
+    ({"amount": "9"}, "above 0"),
+    ({"amount": 1.5}, "whole number"),
+    ({"budget": "seconds", "amount": 1e9}, "too many"),
+    ({"seed": -1}, "seed is -1"),
+    ({"seed": float("inf")}, "seed is inf"),
+    ({"effort": 10}, "from 1 to 9"),
+    ({"preset": "../../etc/passwd"}, "none of this name"),
+    ({"field": "os"}, "field"),
+    ({"operator": "inpaint"}, "nothing is painted"),
+    ({"operator": "inpaint", "mask": {"mask": "data:image/png;base64,@@"}}, "damaged"),
+    ({"operator": "inpaint", "mask": {"mask": "/etc/passwd"}}, "nothing is painted"),
+    ({"operator": "rm"}, "operator"),
+    ({"hyperparameters": {"given": {"hidden_features": "many"}}}, "[Hh]idden"),
+    ({"hyperparameters": {"given": {"hidden_features": -3}}}, "[Hh]idden"),
+    ({"hyperparameters": {"given": {}, "errors": {"hidden_features": "no number"}}}, "no number"),
+    ({"recipe": {"given": {"steps": 10**30}}}, "[Ss]teps"),
+    ({"recipe": {"given": {"__class__": 1}}}, "."),
+]
+
+
+@pytest.mark.parametrize(("changed", "message"), WRONG)
+def test_what_a_page_may_not_ask_for(service, owner, tmp_path, changed, message):
+    studio = visitors.Studio(service, tmp_path, None)
+    with pytest.raises(UsageError, match=message) as caught:
+        asked.spec_of(studio, owner, chosen(), controls(**changed))
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_is_fitted_before_something_is_chosen(service, owner, tmp_path):
+    studio = visitors.Studio(service, tmp_path, None)
+    with pytest.raises(UsageError, match="nothing is chosen"):
+        asked.spec_of(studio, owner, {}, controls())
+
+
+@pytest.mark.parametrize("token", [None, 5, "", "short", "x" * 65, "../" * 10, "a b" * 10])
+def test_tokens(token):
+    with pytest.raises(UsageError, match="reload"):
+        visitors.visitor(token)
+
+
+def test_names_and_texts_of_strangers_are_texts():
+    nasty = "<img src=x onerror=alert(1)>_*[a](b)`\\n\u202e.png"
+    name = visitors.display_name(f"/etc/{nasty}")
+    assert name.isprintable()
+    assert "/" not in name
+    shown = picker.plain(nasty)
+    assert "<" not in shown
+    assert "\\*" in shown
+    assert "\\[a\\]\\(b\\)" in shown
+    assert "<script" not in words.said("<script>", '"><script>')
+    assert len(visitors.display_name("x" * 500)) == visitors.NAME_LENGTH
+
+
+def test_slices_are_one_list():
+    assert tab_fit.look_of({}, "level", 0.5) == {"level": 0.5}
+    assert tab_fit.look_of({"slices": [1, None, 3]}, "slices[1]", 2) == {"slices": [1, 2, 3]}
+
+
+def test_dropped_files_have_bounds(service, owner, tmp_path, monkeypatch):
+    studio = visitors.Studio(service, tmp_path, None)
+    monkeypatch.setattr(visitors, "OWN_ROOM", 2500)
+
+    def drop(name):
+        (tmp_path / name).write_bytes(bytes(1000))
+        return visitors.adopt(studio, owner, tmp_path / name)[0]
+
+    first, second = drop("a.png"), drop("b.png")
+    os.utime(first, (1, 1))
+    job = service.submit(owner, "fit", long() | {"source": str(second)})
+    third = drop("c.png")
+    assert [path.exists() for path in (first, second, third)] == [False, True, True]
+    fourth = drop("d.png")  # a job needs the second
+    assert [path.exists() for path in (second, third, fourth)] == [True, False, True]
+    service.forget(job)
+    monkeypatch.setattr(visitors, "ROOM", 2500)
+    with pytest.raises(UsageError, match="no room"):
+        drop("e.png")
+    with pytest.raises(InputError, match="drop it again"):
+        visitors.adopt(studio, owner, __file__)  # no upload
+
+
+def test_an_open_page_keeps_its_files(tmp_path):
+    service = Service(tmp_path / "jobs", devices=(), bounds=Bounds(grace=0.1, keep=0.6))
+    try:
+        service.submit("a" * 24, "fit", long())
+        for _ in range(6):
+            time.sleep(0.3)
+            service.touch("a" * 24)
+        assert service.jobs("a" * 24)
+        service.touch("b" * 24)  # of whom nothing is kept
+    finally:
+        service.close()
 
 
 def test_workers_go_with_the_service(tmp_path):

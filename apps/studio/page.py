@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apps.studio.service import Service
-from apps.studio.visitors import MAKE_OWNER, Studio
+from apps.studio.visitors import MAKE_OWNER, Studio, visitor
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -18,6 +18,9 @@ QUEUED = 64
 SESSIONS = 200
 KEEP_SECONDS = (600, 3600)
 """How often Gradio's own copies of uploads are looked through, and how old they get."""
+
+TOUCH_SECONDS = 300.0
+"""How often an open page says so, for its files to be kept."""
 
 INTRO = """# INR Studio
 A signal becomes a continuous function: a small network, a **field**, is fitted to it while you
@@ -48,6 +51,13 @@ def build(service: Service, uploads: Path) -> gr.Blocks:
                     tab.build(studio)
         api.build(studio)
         page.load(None, None, studio.owner, js=MAKE_OWNER)
+        gr.Timer(TOUCH_SECONDS).tick(
+            lambda owner: service.touch(visitor(owner)),
+            studio.owner,
+            None,
+            api_visibility="private",
+            show_progress="hidden",
+        )
     page.queue(max_size=QUEUED, default_concurrency_limit=8)
     return page
 

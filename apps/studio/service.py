@@ -310,6 +310,12 @@ class Service:
                 self._present[owner] -= 1
                 self._seen[owner] = time.monotonic()
 
+    def touch(self, owner: str) -> None:
+        """A page of the visitor is open, though no job is followed in it: its files stay."""
+        with self._lock:
+            if owner in self._seen:
+                self._seen[owner] = time.monotonic()
+
     def processes(self) -> list[int]:
         """Process ids of the workers."""
         with self._lock:

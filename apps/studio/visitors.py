@@ -35,6 +35,10 @@ MAKE_OWNER = """() => {
 
 NAME_LENGTH = 80
 
+OWN_ROOM = 512 << 20
+ROOM = 8 << 30
+"""Bytes of the files that one visitor dropped, and of all that is kept for all visitors."""
+
 UPDATE_SECONDS = 0.1
 """A page is told of a job's news at most so often."""
 
@@ -73,16 +77,36 @@ def adopt(studio: Studio, owner: str, path: str | Path) -> tuple[Path, str]:
 
     Raises:
         InputError: it is not what Gradio took from that page.
+        UsageError: there is no room for it.
     """
     given = Path(path)
     real = given.resolve()
     if not real.is_file() or not real.is_relative_to(studio.uploads.resolve()):
         raise InputError("the file is not there any more: drop it again")
+    make_room(studio.service, owner, real.stat().st_size)
     name = display_name(given.name)
     kept = studio.service.folder(owner) / f"{secrets.token_hex(8)}{_suffix(name)}"
     # not moved: another visitor may have dropped the same, which Gradio keeps once
     shutil.copyfile(real, kept)
     return kept, name
+
+
+def make_room(service: Service, owner: str, size: int) -> None:
+    """Delete a visitor's oldest dropped files, that no job needs, where it has too many.
+
+    Raises:
+        UsageError: all visitors together have no room left.
+    """
+    total = sum(map(_size, service.root.rglob("*")))
+    if total + size > ROOM:
+        raise UsageError("there is no room for more files now: try again in a while")
+    mine = [path for path in service.folder(owner).iterdir() if path.is_file()]
+    needed = {job.spec.get("source") for job in service.jobs(owner)}
+    total = size + sum(map(_size, mine))
+    for path in sorted(mine, key=lambda path: path.stat().st_mtime):
+        if total > OWN_ROOM and str(path) not in needed:
+            total -= _size(path)
+            path.unlink()
 
 
 def display_name(name: str) -> str:
@@ -173,6 +197,13 @@ def from_page(value: Any, default: Callable[[], dict[str, Any]] = dict) -> dict[
         except ValueError:
             return default()
     return dict(value) if isinstance(value, Mapping) else default()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:  # another visitor's, gone meanwhile
+        return 0
 
 
 def _suffix(name: str) -> str:
