@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +24,9 @@ from apps.cli.common import (
 from apps.cli.info import EXACT, as_text, facts_of
 from apps.cli.voice import STDIN, Voice, each, escaped
 from apps.view.page import PAGE_BYTES
-from inr.errors import InputError, UsageError
+from inr.errors import UsageError
 
 if TYPE_CHECKING:
-    from apps.view.page import Section
     from fields.base import Field
     from inr.signals.base import Domain, Signal
 
@@ -42,8 +41,6 @@ KINDS = {
 """By kind of signal, the module whose `sections` say what a page shows of it, and its name."""
 
 MOST_MB = 512.0
-
-SMALLEST_SHARE = 10_000
 
 
 def run(argv: Sequence[str]) -> int:
@@ -117,13 +114,13 @@ def render_page(name: str, data: bytes, field: Field, original: Signal | None, r
         original: What was fitted, if it is known.
         room: Bytes that the page may have, about.
     """
-    from apps.view.page import page
+    from apps.view.page import page, within
     from fields import registry
     from fields.base import hyperparameter_names
 
     told = facts_of(data)
     module, noun = KINDS[told["kind"]]
-    sections = _within(room, lambda share: import_module(module).sections(field, original, share))
+    sections = within(room, lambda share: import_module(module).sections(field, original, share))
     names = hyperparameter_names(registry.field_class(told["field"]))
     chosen = dict(zip(names, told.pop("hyperparameters"), strict=False))
     highlights = _highlights(told, field.domain)
@@ -142,50 +139,16 @@ def render_page(name: str, data: bytes, field: Field, original: Signal | None, r
     return page(Path(name).name, intro, highlights, sections, facts)
 
 
-def _within(room: int, build: Callable[[int], list[Section]]) -> list[Section]:
-    """What `build` makes of a number of bytes that lets it find room in so many."""
-    from apps.view.page import weight
-
-    share = room
-    while True:
-        sections = build(share)
-        total = sum(map(weight, sections))
-        # what a page holds at least is little
-        if total <= room or share < SMALLEST_SHARE:
-            return sections
-        share = int(0.9 * share * room / total)
-
-
 def _original(path: str, domain: Domain, options: dict[str, Any]) -> Signal:
     """Read the original, and hold it against what was decoded.
 
     Raises:
         InputError: it cannot be read, or is of another kind, size or type.
     """
-    import numpy as np
-
-    from apps.view.shape import as_fitted
+    from apps.view.original import held_against
     from inr.signals import open_signal
-    from inr.signals.base import GridSignal
 
-    signal = open_signal(path, kind=domain.kind, **options)
-    if not isinstance(signal, GridSignal):
-        try:
-            return as_fitted(signal, domain)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-    dtype = domain.to_samples(np.zeros((1, domain.channels), domain.precision)).dtype
-    held = _lattice(domain, dtype)
-    given = _lattice(signal.domain, signal.samples.dtype)
-    if held != given:
-        raise InputError(
-            f"{path}: is {given}, but the .inr file holds {held}: give what was fitted"
-        )
-    return signal
-
-
-def _lattice(domain: Domain, dtype: Any) -> str:
-    return f"{' x '.join(map(str, domain.shape))} of {domain.channels} x {dtype}"
+    return held_against(open_signal(path, kind=domain.kind, **options), domain, path)
 
 
 def _measured(field: Field, original: Signal) -> dict[str, float]:

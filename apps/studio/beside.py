@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apps.studio.live.base import View, within
-from apps.view.page import Section
+from apps.studio.live.base import View
+from apps.view.page import Section, within
 from apps.view.pieces import ERRORS_SHOWN, Sampled, bar, error_map, sampled, spectra
 
 if TYPE_CHECKING:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apps.studio.service import ALIVE, Job
 from apps.studio.visitors import Studio, latest, told, unchanged, visitor
 from inr.errors import UsageError
+
+if TYPE_CHECKING:
+    import gradio as gr
 
 LIVE: dict[str, Any] = {
     "api_visibility": "private",
@@ -17,6 +20,19 @@ LIVE: dict[str, Any] = {
     "trigger_mode": "multiple",
 }
 """How events are connected that last as long as a job."""
+
+
+def row(tab: str) -> tuple[gr.Button, gr.Button, gr.Button, gr.Button]:
+    """Start, Pause, Resume and Stop of a tab, none of which can be pressed yet."""
+    import gradio as gr
+
+    looks = {"Start": "primary", "Pause": "secondary", "Resume": "secondary", "Stop": "stop"}
+    with gr.Row():
+        start, pause, resume, stop = (
+            gr.Button(name, variant=look, elem_id=f"{tab}-{name.lower()}", interactive=False)  # type: ignore[arg-type]
+            for name, look in looks.items()
+        )
+    return start, pause, resume, stop
 
 
 class Buttons:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ WEB = Path(__file__).parent / "web"
 
 PAGE_BYTES = 24_000_000
 """What a page may weigh, about, if nothing else is asked."""
+
+SMALLEST_SHARE = 10_000
+"""Bytes below which no section is made smaller."""
 
 POLICY = (
     "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
@@ -121,6 +124,18 @@ def page(
 def weight(part: Section) -> int:
     """Bytes that a section takes in a page, but for its text."""
     return len(_json(part.data))
+
+
+def within(room: int, build: Callable[[int], list[Section]]) -> list[Section]:
+    """What `build` makes of a number of bytes that lets it find room in so many."""
+    share = room
+    while True:
+        made = build(share)
+        total = sum(map(weight, made))
+        # what sections hold at least is little
+        if total <= room or share < SMALLEST_SHARE:
+            return made
+        share = int(0.9 * share * room / total)
 
 
 def _section(part: Section) -> str:

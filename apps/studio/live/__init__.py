@@ -61,9 +61,8 @@ def finished(field: Field, signal: Signal, room: int) -> list[Section]:
             shown, the reconstruction, and the truth where it is known.
         room: Bytes that the sections may weigh, about.
     """
-    from apps.studio.live.base import within
     from apps.view.image import BYTES_PER_PIXEL
-    from apps.view.page import weight
+    from apps.view.page import weight, within
     from inr.signals.observed import Observed
 
     shown: Any = import_module(f"apps.view.{field.domain.kind}").sections

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -206,18 +206,3 @@ def clipped(value: Any, name: str, limits: tuple[float, float, float]) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         raise UsageError(f"{name} is {str(value)[:40]!r}: give a number from {low:g} to {high:g}")
     return min(max(value, low), high)
-
-
-def within(room: int, build: Callable[[int], list[Section]]) -> list[Section]:
-    """What `build` makes of a number of bytes that lets it find room in so many."""
-    share = room
-    while True:
-        made = build(share)
-        total = sum(map(weight, made))
-        # what sections hold at least is little
-        if total <= room or share < SMALLEST_SHARE:
-            return made
-        share = int(0.9 * share * room / total)
-
-
-SMALLEST_SHARE = 10_000

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from apps.studio import components, forms
 from apps.studio.asked import blank
-from apps.studio.buttons import LIVE, Buttons
+from apps.studio.buttons import LIVE, Buttons, row
 from apps.studio.contest import (
     BUDGETS,
     CODEC,
@@ -145,11 +145,7 @@ def _slot(i: int) -> Slot:
 def _shown(studio: Studio) -> Shown:
     import gradio as gr
 
-    with gr.Row():
-        start = gr.Button("Start", variant="primary", elem_id="compare-start", interactive=False)
-        pause = gr.Button("Pause", elem_id="compare-pause", interactive=False)
-        resume = gr.Button("Resume", elem_id="compare-resume", interactive=False)
-        stop = gr.Button("Stop", variant="stop", elem_id="compare-stop", interactive=False)
+    start, pause, resume, stop = row("compare")
     status = gr.HTML(said("Choose a signal, then press Start."), elem_id="compare-status")
     chart = components.chart("compare-chart", "Quality of all contestants")
     stage = components.stage(

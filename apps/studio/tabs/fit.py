@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from apps.studio import components, equivalent, forms
 from apps.studio.asked import AS_IS, blank, field_choices, spec_of
-from apps.studio.buttons import LIVE, Buttons
+from apps.studio.buttons import LIVE, Buttons, row
 from apps.studio.picker import Picker, picker
 from apps.studio.service import ALIVE, Job
 from apps.studio.spec import preset_of
@@ -177,11 +177,7 @@ def _panel() -> Panel:
 def _stage(studio: Studio) -> Stage:
     import gradio as gr
 
-    with gr.Row():
-        start = gr.Button("Start", variant="primary", elem_id="fit-start", interactive=False)
-        pause = gr.Button("Pause", elem_id="fit-pause", interactive=False)
-        resume = gr.Button("Resume", elem_id="fit-resume", interactive=False)
-        stop = gr.Button("Stop", variant="stop", elem_id="fit-stop", interactive=False)
+    start, pause, resume, stop = row("fit")
     status = gr.HTML(said("Choose a signal, then press Start."), elem_id="fit-status")
     stage = components.stage("fit-stage", "The field, as it is now", frames_of(studio.service))
     chart = components.chart("fit-chart", "Quality over time")

@@ -213,30 +213,11 @@ def _original(file: Decoded, spec: dict[str, Any]) -> Signal:
     Raises:
         InputError: it cannot be read, or is another signal.
     """
-    import numpy as np
-
-    from apps.view.shape import as_fitted
-    from inr.signals.base import GridSignal
+    from apps.view.original import held_against
 
     name = str(spec.get("original_name") or "the original")
-    domain = file.domain
-    source = {"source": spec["original"], "name": name, "kind": domain.kind}
-    signal = open_source(source | {"reading": spec.get("reading")})
-    if not isinstance(signal, GridSignal):
-        try:
-            return as_fitted(signal, domain)
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from None
-    held = domain.to_samples(np.zeros((1, domain.channels), domain.precision)).dtype
-    same = signal.domain.shape == domain.shape and signal.channels == domain.channels
-    if not same or signal.samples.dtype != held:
-        raise InputError(
-            f"{name}: is {' x '.join(map(str, signal.domain.shape))} of {signal.channels} x "
-            f"{signal.samples.dtype}, but the .inr file holds "
-            f"{' x '.join(map(str, domain.shape))} of {domain.channels} x {held}: give what was "
-            "fitted"
-        )
-    return signal
+    source = {"source": spec["original"], "name": name, "kind": file.domain.kind}
+    return held_against(open_source(source | {"reading": spec.get("reading")}), file.domain, name)
 
 
 # ------------------------------------------------------------------------ what it shows
@@ -245,7 +226,7 @@ def _original(file: Decoded, spec: dict[str, Any]) -> Signal:
 def _preview(file: Decoded, original: Signal | None) -> list[Section]:
     """What `inr view` shows of the file; of a slow field less."""
     from apps.studio import live
-    from apps.studio.live.base import within
+    from apps.view.page import within
 
     domain = file.domain
     budget = max(1, int(SECONDS * file.speed))
