@@ -527,7 +527,7 @@ class _Worker:
             environment = {"GOMP_SPINCOUNT": "2000"} | os.environ
             number = str(theirs.fileno())
             self.process = subprocess.Popen(  # noqa: S603 (ourselves)
-                [sys.executable, "-m", "apps.studio.worker", number, device, str(threads)],
+                [sys.executable, "-m", "apps.studio.worker", number, lane, device, str(threads)],
                 pass_fds=[theirs.fileno()],
                 env=environment,
                 stdin=subprocess.DEVNULL,

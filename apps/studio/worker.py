@@ -1,7 +1,7 @@
 """The studio's child process: it runs tasks one at a time, and tells what happens in JSON.
 
-It is started as `python -m apps.studio.worker FD DEVICE THREADS`, with one end of a socket. When
-the other end closes it goes, whatever it is doing.
+It is started as `python -m apps.studio.worker FD LANE DEVICE THREADS`, with one end of a socket.
+When the other end closes it goes, whatever it is doing.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from apps.studio.desk import Desk, Wire
-from apps.studio.tasks import task
+from apps.studio.tasks import SHORT, TASKS, task
 
 NICE = 10
 """The page and its browser come first: a button must answer while all cores fit."""
 
 
-def main(descriptor: int, device: str, threads: int) -> None:
+def main(descriptor: int, lane: str, device: str, threads: int) -> None:
     """Serve until the other end closes.
 
     Args:
         descriptor: File descriptor of the socket.
+        lane: "fit", or "side" for short tasks only.
         device: Where fields are evaluated.
         threads: CPU threads of torch; 0 leaves them as they are.
     """
@@ -42,7 +43,7 @@ def main(descriptor: int, device: str, threads: int) -> None:
     wire = Wire(socket.socket(fileno=descriptor))
     orders: queue.Queue[tuple[dict[str, Any], Desk]] = queue.Queue()
     threading.Thread(target=_listen, args=(wire, device, orders), daemon=True).start()
-    _warm_up(threads)
+    _warm_up(lane, threads)
     wire.send({"event": "ready"})
     while True:
         order, desk = orders.get()
@@ -87,22 +88,23 @@ def _outcome(order: dict[str, Any], desk: Desk) -> dict[str, Any]:
         return {"event": "failed", "error": text, "kind": type(known).__name__}
 
 
-def _warm_up(threads: int) -> None:
-    """Load what fits need, and do a step, so that the first job does not wait for it."""
-    import numpy as np
+def _warm_up(lane: str, threads: int) -> None:
+    """Load what tasks need, and do a step, so that the first job does not wait for it."""
     import torch
-
-    import inr
-    import inr.codec.encode
-    from apps.studio.tasks import TASKS
-    from inr.signals.image import Image
 
     if threads:
         torch.set_num_threads(threads)
+    for name in TASKS if lane == "fit" else SHORT:
+        task(name)
+    if lane != "fit":
+        return
+    import numpy as np
+
+    import inr
+    from inr.signals.image import Image
+
     picture = np.linspace(0, 255, 3 * 16 * 16).reshape(16, 16, 3).astype(np.uint8)
     inr.fit(Image.from_array(picture), "siren", steps=2, device="cpu")
-    for name in TASKS:
-        task(name)
 
 
 def _tidy() -> None:
@@ -120,4 +122,4 @@ def _tidy() -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))

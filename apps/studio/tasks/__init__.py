@@ -19,6 +19,9 @@ TASKS = {
     "render": "apps.studio.tasks.render",
 }
 
+SHORT = ("decode", "explore", "info", "look", "render")
+"""Tasks that also run beside the fits."""
+
 
 def task(name: str) -> Callable[[dict[str, Any], Desk], dict[str, Any]]:
     """The function of a task, imported now."""
