@@ -48,15 +48,18 @@ def main() -> None:
     url = json.loads(server.stdout.readline())["url"]
     time.sleep(8)  # the workers warm up meanwhile
     found: dict[str, list[float]] = {}
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        for _ in range(args.rounds):
-            for name, value in one_round(browser, url, picture, server.pid).items():
-                found.setdefault(name, []).append(value)
-        grown = leak(browser, url, piece, server.pid, args.cycles)
-        browser.close()
-    server.send_signal(signal.SIGINT)
-    server.wait()
+    try:
+        with sync_playwright() as playwright:
+            chromium = shutil.which("chromium")
+            browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+            for _ in range(args.rounds):
+                for name, value in one_round(browser, url, picture, server.pid).items():
+                    found.setdefault(name, []).append(value)
+            grown = leak(browser, url, piece, server.pid, args.cycles)
+            browser.close()
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait()
     bare = inr.fit(inr.open(picture), seconds=SECONDS).steps
     print(machine())
     rows = [
@@ -103,7 +106,7 @@ def one_round(browser: Any, url: str, picture: Path, pid: int) -> dict[str, floa
     begin = press(page, "fit-start")
     page.wait_for_selector("#fit-stage canvas")
     found["first preview after Start"] = time.monotonic() - begin
-    found["30 dB after Start"] = says(page, r"([3-9]\\d|1\\d\\d)\\.\\d+ dB") - begin
+    found["30 dB after Start"] = says(page, r"([3-9]\d|1\d\d)\.\d+ dB") - begin
     says(page, "Writing|Done")
     steps = re.search(r"step ([\d,]+)", page.evaluate(STATUS))
     assert steps is not None
