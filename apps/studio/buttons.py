@@ -35,6 +35,18 @@ def row(tab: str) -> tuple[gr.Button, gr.Button, gr.Button, gr.Button]:
     return start, pause, resume, stop
 
 
+def pressable(job: Job) -> list[Any]:
+    """What Pause, Resume and Stop become of a job's state."""
+    import gradio as gr
+
+    running = job.state in ALIVE
+    return [
+        gr.update(interactive=running and job.phase != "coding"),
+        gr.update(interactive=job.resumable),
+        gr.update(interactive=running or job.state == "paused"),
+    ]
+
+
 class Buttons:
     """What the buttons of a tab do; all of it but `rest` is for Gradio's streams.
 

@@ -205,7 +205,7 @@ class Gate:
             return 413, f"files of at most {self.rules.upload_bytes >> 20} MB are taken"
         if uploading and self.rules.uploading >= UPLOADS_AT_ONCE:
             return 503, "too many files are being uploaded: try again in a while"
-        if uploading and _weight(self.rules.uploads) > UPLOADS_BYTES:
+        if uploading and weight(self.rules.uploads) > UPLOADS_BYTES:
             return 507, "there is no room for more files now: try again in a while"
         return None
 
@@ -342,7 +342,7 @@ def sweeper(uploads: Path, taken: Callable[[], Iterable[str]]) -> threading.Even
     return ended
 
 
-def _weight(folder: Path) -> int:
+def weight(folder: Path) -> int:
     """Bytes of the files in a folder of folders."""
     total = 0
     with contextlib.suppress(OSError):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from apps.studio.gate import weight
 from apps.studio.service import ALIVE, Job, Service
 from inr.errors import InputError, UsageError
 
@@ -97,15 +98,14 @@ def make_room(service: Service, owner: str, size: int) -> None:
     Raises:
         UsageError: all visitors together have no room left.
     """
-    total = sum(map(_size, service.root.rglob("*")))
-    if total + size > ROOM:
+    if weight(service.root) + size > ROOM:
         raise UsageError("there is no room for more files now: try again in a while")
     mine = [path for path in service.folder(owner).iterdir() if path.is_file()]
     needed = {job.spec.get("source") for job in service.jobs(owner)}
-    total = size + sum(map(_size, mine))
+    total = size + sum(path.stat().st_size for path in mine)
     for path in sorted(mine, key=lambda path: path.stat().st_mtime):
         if total > OWN_ROOM and str(path) not in needed:
-            total -= _size(path)
+            total -= path.stat().st_size
             path.unlink()
 
 
@@ -197,13 +197,6 @@ def from_page(value: Any, default: Callable[[], dict[str, Any]] = dict) -> dict[
         except ValueError:
             return default()
     return dict(value) if isinstance(value, Mapping) else default()
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size if path.is_file() else 0
-    except OSError:  # another visitor's, gone meanwhile
-        return 0
 
 
 def _suffix(name: str) -> str:

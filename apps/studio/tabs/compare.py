@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from apps.studio import components, forms
 from apps.studio.asked import blank
-from apps.studio.buttons import LIVE, Buttons, row
+from apps.studio.buttons import LIVE, Buttons, pressable, row
 from apps.studio.contest import (
     BUDGETS,
     CODEC,
@@ -22,7 +22,7 @@ from apps.studio.contest import (
 )
 from apps.studio.picker import Picker, picker
 from apps.studio.scores import curves, downloads, found_of, state
-from apps.studio.service import ALIVE, Job
+from apps.studio.service import Job
 from apps.studio.spec import preset_of
 from apps.studio.visitors import (
     Studio,
@@ -270,13 +270,10 @@ async def _followed(studio: Studio, job: Job) -> AsyncIterator[list[Any]]:
             progress = so_far
             changed[1] = components.charted(curves(so_far))
             changed[2:] = [gr.update(**one) for one in downloads(so_far, str(news.folder), SLOTS)]
-        running = news.state in ALIVE
         yield [
             said(state(news), news.state),
             *changed,
-            gr.update(interactive=running and news.phase != "coding"),
-            gr.update(interactive=news.resumable),
-            gr.update(interactive=running or news.state == "paused"),
+            *pressable(news),
             lines,
         ]
         lines = gr.skip()

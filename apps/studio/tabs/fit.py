@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from apps.studio import components, equivalent, forms
 from apps.studio.asked import AS_IS, blank, field_choices, spec_of
-from apps.studio.buttons import LIVE, Buttons, row
+from apps.studio.buttons import LIVE, Buttons, pressable, row
 from apps.studio.picker import Picker, picker
-from apps.studio.service import ALIVE, Job
+from apps.studio.service import Job
 from apps.studio.spec import preset_of
 from apps.studio.visitors import (
     Studio,
@@ -441,13 +441,10 @@ async def _shown(studio: Studio, job: Job) -> AsyncIterator[list[Any]]:
             formats = FORMATS[news.result["kind"]]
             changed[4] = gr.update(choices=list(formats), value=formats[0])
             changed[5] = gr.update(interactive=True)
-        running = news.state in ALIVE
         yield [
             said(state(news), news.state),
             *changed,
-            gr.update(interactive=running and news.phase != "coding"),
-            gr.update(interactive=news.resumable),
-            gr.update(interactive=running or news.state == "paused"),
+            *pressable(news),
             *code,
         ]
         code = unchanged(len(code))
