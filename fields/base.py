@@ -15,13 +15,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fields import seeded
+
+if TYPE_CHECKING:
+    from fields.kernels.engine import Engine
+    from fields.kernels.plan import Plan
 
 TILE_BYTES = 4 << 20
 """Size of the widest activation tensor of one tile: it stays in a CPU's cache, which doubles the
@@ -114,6 +118,8 @@ class Field(nn.Module, ABC):
         hyperparameters: The keyword arguments that built this field, defaults included, and in
             place of some what the field settled itself (see `settle`).
         domain: Where the field lives, set by whoever attaches a signal; None until then.
+        engine: What computes values in place of `forward`, such as a fused kernel (see
+            `fields.kernels.engine`); None for `forward` itself.
     """
 
     smoothness: float = math.inf
@@ -137,6 +143,7 @@ class Field(nn.Module, ABC):
         self.in_features = whole("in_features", in_features, 1, 4096)
         self.out_features = whole("out_features", out_features, 1, 1 << 20)
         self.domain: Any = None
+        self.engine: Engine | None = None
         self.hyperparameters = {}
         self._settled: dict[str, Any] = {}
 
@@ -149,11 +156,30 @@ class Field(nn.Module, ABC):
         if coords.shape[-1:] != (self.in_features,) or not coords.is_floating_point():
             given = f"{coords.dtype} of shape {tuple(coords.shape)}"
             raise FieldError(f"coords are {given}: give floats, shape (..., {self.in_features})")
-        return super().__call__(coords)
+        return super().__call__(coords) if self.engine is None else self.engine.at(self, coords)
 
     @abstractmethod
     def forward(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """Values at coordinates; pure, for any leading shape."""
+
+    def plan(self) -> Plan:
+        """What fused kernels need to compute this field: matrices and activations.
+
+        Values are `finish(network(encode(coords)))` with the network of the plan, and `encode` and
+        `finish` in plain torch, without parameters.
+
+        Raises:
+            FieldError: kernels do not know such a field; the message says why.
+        """
+        raise FieldError(f"{type(self).__name__} is more than a chain of matrices")
+
+    def encode(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_first"]:
+        """What the network of `plan` takes in."""
+        return coords
+
+    def finish(self, values: Float[Tensor, "*batch d_out"]) -> Float[Tensor, "*batch d_out"]:
+        """What becomes of the values of the network of `plan`."""
+        return values
 
     @property
     @abstractmethod
@@ -179,6 +205,8 @@ class Field(nn.Module, ABC):
 
         The default runs `forward` in tiles of bounded memory; separable fields override it.
         """
+        if self.engine is not None:
+            return self.engine.on_grid(self, axes)
         return self.in_tiles(self, axes)
 
     def supervised(self, axes: Sequence[Float[Tensor, " _"]]) -> list[Tensor]:
@@ -188,6 +216,18 @@ class Field(nn.Module, ABC):
     def supervised_at(self, coords: Float[Tensor, "*batch d_in"]) -> list[Tensor]:
         """Every output at scattered coordinates that is trained, the field's own last."""
         return [self(coords)]
+
+    def squared_error(self, axes: Sequence[Tensor], values: Tensor) -> Tensor:
+        """Sum of squared errors on a lattice; of several trained outputs, the mean of theirs."""
+        if self.engine is not None:
+            return self.engine.squared_error(self, axes, values)
+        return mean_error(self.supervised(axes), values)
+
+    def squared_error_at(self, coords: Tensor, values: Tensor) -> Tensor:
+        """The same at scattered coordinates."""
+        if self.engine is not None:
+            return self.engine.squared_error_at(self, coords, values)
+        return mean_error(self.supervised_at(coords), values)
 
     def in_tiles(
         self, function: Callable[[Tensor], Tensor], axes: Sequence[Float[Tensor, " _"]]
@@ -313,6 +353,11 @@ class Field(nn.Module, ABC):
         return ", ".join(f"{key}={value!r}" for key, value in self.hyperparameters.items())
 
 
+def mean_error(outputs: Sequence[Tensor], values: Tensor) -> Tensor:
+    """Sum of squared errors, the mean of it over several outputs."""
+    return torch.stack([(out - values).square().sum() for out in outputs]).mean()
+
+
 def probes(in_features: int) -> Float[Tensor, "p d"]:
     """Points of [-1, 1]^d on which values are measured: a lattice on a line, scattered else."""
     if in_features == 1:
@@ -333,7 +378,9 @@ def hyperparameter_names(cls: type[Field]) -> list[str]:
 
 
 def points_per_tile(field: Field, tile_bytes: int = TILE_BYTES) -> int:
-    """Points whose widest float32 activation fills `tile_bytes`."""
+    """Points whose widest float32 activation fills `tile_bytes`; as many as its engine takes."""
+    if field.engine is not None and (points := field.engine.points(field)) is not None:
+        return points
     return max(256, tile_bytes // (4 * field.widest))
 
 

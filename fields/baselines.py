@@ -10,7 +10,8 @@ Coordinate-MLPs", ECCV 2022, arXiv:2111.15135.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from fields import seeded
 from fields.additive import AdditiveField
 from fields.base import Field, FieldError, one_of, positive, whole
+from fields.kernels.plan import Layer, Mlp
 from fields.siren import PhaseLayer
 
 
@@ -77,6 +79,20 @@ class ReluPe(AdditiveField):
 
     def output_parameters(self) -> list[nn.Parameter]:
         return list(self.tail[-1].parameters())
+
+    def plan(self) -> Mlp:
+        return Mlp((Layer(self.first.weight, self.first.bias, "relu"), *_tail_layers(self.tail)))
+
+    def encode(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_first"]:
+        """The encoding gamma of each point."""
+        basis = [coords] if self.include_input else []
+        for frequency in self.frequencies:
+            basis += [torch.sin(frequency * coords), torch.cos(frequency * coords)]
+        return torch.cat(basis, dim=-1)
+
+    def on_grid(self, axes: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, "*shape d_out"]:
+        """As any field with an engine, and else as additive ones."""
+        return Field.on_grid(self, axes) if self.engine is not None else super().on_grid(axes)
 
     def forward(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         # without octaves W is one matrix product, however many the coordinates
@@ -166,7 +182,10 @@ class Rff(Field):
         # behind a sigmoid nothing is linear
         return super().output_parameters() if self.squash else list(self.tail[-1].parameters())
 
-    def encode(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch features"]:
+    def plan(self) -> Mlp:
+        return Mlp((Layer(self.first.weight, self.first.bias, "relu"), *_tail_layers(self.tail)))
+
+    def encode(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_first"]:
         """gamma, of length 2 * features."""
         # 2 pi B v = (pi B) x + pi B 1
         rates = math.pi * self.sigma * self.directions
@@ -174,8 +193,11 @@ class Rff(Field):
         return torch.cat([torch.sin(phase), torch.cos(phase)], dim=-1)
 
     def forward(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        out = self.tail(self.first(self.encode(coords)))
-        return torch.tanh(out / 2) if self.squash else out  # 2 sigmoid(z) - 1 = tanh(z / 2)
+        return self.finish(self.tail(self.first(self.encode(coords))))
+
+    def finish(self, values: Float[Tensor, "*batch d_out"]) -> Float[Tensor, "*batch d_out"]:
+        """2 sigmoid(z) - 1 = tanh(z / 2), with variant "official"."""
+        return torch.tanh(values / 2) if self.squash else values
 
 
 class Gauss(Field):
@@ -218,11 +240,27 @@ class Gauss(Field):
     def widest(self) -> int:
         return self.out.in_features
 
+    def plan(self) -> Mlp:
+        layers = [Layer(x.linear.weight, x.linear.bias, "gauss", x.omega) for x in self.phases]
+        return Mlp((*layers, Layer(self.out.weight, self.out.bias)))
+
+    @property
+    def phases(self) -> list[PhaseLayer]:
+        """The layers before the output."""
+        return [cast(PhaseLayer, layer) for layer in self.layers]
+
     def forward(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         x = coords
-        for layer in self.layers:
+        for layer in self.phases:
             x = torch.exp(-layer(x).square())
         return self.out(x)
+
+
+def _tail_layers(tail: nn.Sequential) -> list[Layer]:
+    """The matrices of a ReLU network after its first one."""
+    linears = [m for m in tail if isinstance(m, nn.Linear)]
+    hidden = [Layer(m.weight, m.bias, "relu") for m in linears[:-1]]
+    return [*hidden, Layer(linears[-1].weight, linears[-1].bias)]
 
 
 def _relu_tail(width: int, depth: int, out_features: int) -> nn.Sequential:

@@ -24,10 +24,14 @@ class ComplexLinear(nn.Module):
         self.imag = nn.Linear(in_features, out_features, bias)
 
     def forward(self, z: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        return nn.functional.linear(z, *self.pairs())
+
+    def pairs(self) -> tuple[Tensor, Tensor | None]:
+        """The real matrix that does it, (2 out, 2 in), and its bias."""
         a, b = self.real, self.imag
         rows = [torch.cat([a.weight, -b.weight], dim=1), torch.cat([b.weight, a.weight], dim=1)]
         bias = None if a.bias is None else torch.cat([a.bias, b.bias])
-        return nn.functional.linear(z, torch.cat(rows), bias)
+        return torch.cat(rows), bias
 
 
 class RealPart(nn.Module):
@@ -42,8 +46,11 @@ class RealPart(nn.Module):
         self.imag = nn.Linear(in_features, out_features, bias=False)
 
     def forward(self, z: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        weight = torch.cat([self.real.weight, -self.imag.weight], dim=1)
-        return nn.functional.linear(z, weight, self.real.bias)
+        return nn.functional.linear(z, *self.pairs())
+
+    def pairs(self) -> tuple[Tensor, Tensor | None]:
+        """The real matrix that does it, (out, 2 in), and its bias."""
+        return torch.cat([self.real.weight, -self.imag.weight], dim=1), self.real.bias
 
 
 def wave(exponent: Tensor, phase: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from fields.base import Field, one_of, positive, whole, within
 from fields.complex import ComplexLinear, RealPart, wave
+from fields.kernels.plan import Activation
 from fields.siren import SineNetwork
 
 
@@ -130,6 +131,9 @@ class Finer(VariablePeriodNetwork):
             first_noise=first_noise,
             second_noise=second_noise,
         )
+
+    def known(self) -> Activation:
+        return "finer" if self.variant == "clean" else "finer-official"
 
 
 class FinerGauss(VariablePeriodNetwork):

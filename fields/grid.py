@@ -11,20 +11,17 @@ E. Adelson, 1983), so that a fit starts near the signal.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from fields.base import Field, FieldError, SignalStatistics, StoredTensor, check_axes, whole
-
-PRIMES = (1, 2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737, 1546526257)
-"""Factors of the spatial hash; the first three are the paper's, the others continue tiny-cuda-nn's
-list for more axes."""
+from fields.kernels import reference
+from fields.kernels.plan import GridPlan, Layer, Mlp
 
 RATE_SCALE = 0.02
 """Features well below this (in units of a signal in [-1, 1]) cost nearly nothing to store."""
@@ -68,7 +65,7 @@ class Grid(Field):
         hidden_layers: int = 1,
     ) -> None:
         super().__init__(in_features, out_features)
-        whole("in_features", in_features, 1, len(PRIMES))
+        whole("in_features", in_features, 1, len(reference.PRIMES))
         finest = [resolution] * in_features if isinstance(resolution, int) else list(resolution)
         if len(finest) != in_features:
             raise FieldError(f"resolution is {resolution!r}: give {in_features} numbers, or one")
@@ -98,32 +95,24 @@ class Grid(Field):
         width = self.linear.in_features
         return max(width, self._hidden)
 
+    def plan(self) -> GridPlan:
+        linear = Layer(self.linear.weight, self.linear.bias)
+        maps = [m for m in self.mlp or () if isinstance(m, nn.Linear)]
+        layers = [Layer(m.weight, m.bias, "relu") for m in maps[:-1]]
+        layers += [Layer(m.weight, m.bias) for m in maps[-1:]]
+        mlp = Mlp(tuple(layers)) if layers else None
+        return GridPlan(tuple(self.tables), tuple(self.resolutions), linear, mlp)
+
     def forward(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         points = coords.reshape(-1, self.in_features)
-        return self._head(self._features(points)).reshape(*coords.shape[:-1], self.out_features)
+        return reference.grid(self.plan(), points).reshape(*coords.shape[:-1], self.out_features)
 
     def on_grid(self, axes: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, "*shape d_out"]:
         """Dense levels are interpolated one axis at a time, at the cost of a resize."""
         check_axes(self, axes)
-        features = []
-        for table, nodes in zip(self.tables, self.resolutions, strict=True):
-            if table.ndim == 1 + len(nodes):
-                for i, axis in enumerate(axes):
-                    table = _lerp(table, 1 + i, axis)
-            else:
-                points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-                table = _gather(table, nodes, points.flatten(0, -2))
-                table = table.unflatten(1, [len(axis) for axis in axes])
-            features.append(table)
-        return self._head(torch.cat(features).movedim(0, -1))
-
-    def _features(self, points: Float[Tensor, "p d"]) -> Float[Tensor, "p z"]:
-        levels = zip(self.tables, self.resolutions, strict=True)
-        return torch.cat([_gather(table, nodes, points) for table, nodes in levels]).T
-
-    def _head(self, features: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        out = self.linear(features)
-        return out if self.mlp is None else out + self.mlp(features)
+        if self.engine is not None:
+            return self.engine.on_grid(self, axes)
+        return reference.grid_on_lattice(self.plan(), axes)
 
     @classmethod
     def suggest(cls, shape: Sequence[int]) -> dict[str, Any]:
@@ -163,7 +152,7 @@ class Grid(Field):
                 coarse = _average(coarse, 1 + i, n)
             table[:used] = coarse[:used]
             for i, axis in enumerate(axes):
-                coarse = _lerp(coarse, 1 + i, axis)
+                coarse = reference.lerp(coarse, 1 + i, axis)
             residue = residue - coarse
 
         self.linear.weight.zero_()
@@ -196,8 +185,12 @@ class Grid(Field):
         points = torch.rand(
             GAIN_POINTS, self.in_features, generator=torch.Generator().manual_seed(0)
         )
-        z = self._features(points.to(weight) * 2 - 1).detach().requires_grad_()
-        out = self._head(z)
+        points = points.to(weight) * 2 - 1
+        plan = self.plan()
+        levels = zip(plan.tables, plan.resolutions, strict=True)
+        z = torch.cat([reference.gather(table, nodes, points) for table, nodes in levels])
+        z = z.T.detach().requires_grad_()
+        out = reference.head(plan, z)
         squares = [
             torch.autograd.grad(out[:, c].sum(), z, create_graph=True)[0].square().mean(0)
             for c in range(self.out_features)
@@ -236,41 +229,6 @@ class Grid(Field):
 def centres(n: int) -> Float[Tensor, " n"]:
     """Coordinates of the centres of n equal cells of [-1, 1]."""
     return (2 * torch.arange(n, dtype=torch.float64) + 1) / n - 1
-
-
-def _cell(x: Tensor, n: int) -> tuple[Int[Tensor, " p"], Float[Tensor, " p"]]:
-    """Index of the node below each coordinate and the weight of the node above it."""
-    position = ((x + 1) * (n / 2) - 0.5).clamp(0, n - 1)
-    below = position.detach().floor().clamp(max=max(n - 2, 0)).long()
-    return below, position - below
-
-
-def _lerp(table: Tensor, dim: int, x: Tensor) -> Tensor:
-    """Interpolate linearly along one axis whose nodes are cell centres."""
-    n = table.shape[dim]
-    below, weight = _cell(x, n)
-    weight = weight.reshape([-1 if i == dim else 1 for i in range(table.ndim)])
-    low = table.index_select(dim, below)
-    return torch.lerp(low, table.index_select(dim, (below + 1).clamp(max=n - 1)), weight)
-
-
-def _gather(
-    table: Float[Tensor, f * nodes], nodes: Sequence[int], points: Float[Tensor, "p d"]
-) -> Float[Tensor, "f p"]:
-    """Interpolate multilinearly at scattered points; the table is dense or hashed."""
-    dense = table.ndim == 1 + len(nodes)
-    flat = table.flatten(1)
-    cells = [_cell(points[:, i], n) for i, n in enumerate(nodes)]
-    total = flat.new_zeros(len(flat), len(points))
-    for corner in itertools.product((0, 1), repeat=len(nodes)):
-        weight = torch.ones_like(points[:, 0])
-        index = torch.zeros_like(cells[0][0])
-        for i, ((below, above), up, n) in enumerate(zip(cells, corner, nodes, strict=True)):
-            node = (below + up).clamp(max=n - 1)
-            index = index * n + node if dense else index ^ ((node * PRIMES[i]) & 0xFFFFFFFF)
-            weight = weight * (above if up else 1 - above)
-        total = total + flat[:, index if dense else index % flat.shape[1]] * weight
-    return total
 
 
 def _average(values: Tensor, dim: int, n: int) -> Tensor:

@@ -25,6 +25,7 @@ from fields.base import (
     whole,
     within,
 )
+from fields.kernels.plan import Activation, Layer, Mlp
 
 
 class PhaseLayer(nn.Module):
@@ -107,6 +108,19 @@ class SineNetwork(Field):
     @abstractmethod
     def activation(self, phase: Tensor, omega: float) -> Tensor:
         """The nonlinearity g, elementwise; the phase is omega (W x + b)."""
+
+    def known(self) -> Activation:
+        """The activation's name among those that kernels know.
+
+        Raises:
+            FieldError: they do not know it.
+        """
+        raise FieldError(f"kernels do not know the activation of {type(self).__name__}")
+
+    def plan(self) -> Mlp:
+        name = self.known()
+        sines = [Layer(s.linear.weight, s.linear.bias, name, s.omega) for s in self.layers]
+        return Mlp((*sines, Layer(self.out.weight, self.out.bias)))
 
     @property
     def layers(self) -> list[PhaseLayer]:
@@ -236,3 +250,6 @@ class Siren(SineNetwork):
 
     def activation(self, phase: Tensor, omega: float) -> Tensor:
         return torch.sin(phase)
+
+    def known(self) -> Activation:
+        return "sine"

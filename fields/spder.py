@@ -14,12 +14,9 @@ import torch
 from torch import Tensor
 
 from fields.base import one_of
+from fields.kernels.plan import Activation
+from fields.kernels.reference import FLOOR
 from fields.siren import SineNetwork
-
-FLOOR = 1e-20
-"""The root is taken of no less, so that its derivatives at a phase of 0 are finite; the gradient
-there is 1e-10 instead of 0. The authors' floor, 1e-43, is no normal number of float32 (it may be
-flushed to 0), and the second derivative overflows there; at 1e-20 it is 2.5e29."""
 
 
 def root(phase: Tensor) -> Tensor:
@@ -39,6 +36,13 @@ DAMPINGS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
 }
 """delta(u) by name, each with the smoothness of sin(u) delta(u). Near 0 that is u |u|^(1/2) with
 sqrt, whose second derivative diverges, and u |u| with log, whose second derivative jumps."""
+
+
+KNOWN: dict[str, Activation] = {
+    "sqrt": "spder-sqrt",
+    "arctan": "spder-arctan",
+    "log": "spder-log",
+}
 
 
 class Spder(SineNetwork):
@@ -91,7 +95,11 @@ class Spder(SineNetwork):
             hidden_omega=hidden_omega,
             bias_init=bias_init,
         )
-        self.damp, self.smoothness = DAMPINGS[one_of("damping", damping, tuple(DAMPINGS))]
+        self.damping = one_of("damping", damping, tuple(DAMPINGS))
+        self.damp, self.smoothness = DAMPINGS[damping]
 
     def activation(self, phase: Tensor, omega: float) -> Tensor:
         return torch.sin(phase) * self.damp(phase)
+
+    def known(self) -> Activation:
+        return KNOWN[self.damping]

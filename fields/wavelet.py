@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fields.base import Field, SignalStatistics, one_of, positive, whole, within
+from fields.base import Field, FieldError, SignalStatistics, one_of, positive, whole, within
 from fields.complex import (
     ComplexLinear,
     RealPart,
@@ -24,6 +24,7 @@ from fields.complex import (
     truncated_exp,
     wave,
 )
+from fields.kernels.plan import Layer, Mlp
 from fields.maxima import modulus_maxima
 
 STEEPEST = 20.0
@@ -101,6 +102,19 @@ class Wire(Field):
     @property
     def widest(self) -> int:
         return self._widest
+
+    def plan(self) -> Mlp:
+        if self.kind != "1d":
+            raise FieldError(f"kernels do not know the wavelets of kind {self.kind!r}")
+        layers = []
+        for omega, layer in zip(self.omegas, self.layers, strict=True):
+            if isinstance(layer, ComplexLinear):
+                weight, bias = layer.pairs()
+            else:  # the first layer is real: its imaginary parts are 0
+                weight = torch.cat([layer.weight, torch.zeros_like(layer.weight)])
+                bias = torch.cat([layer.bias, torch.zeros_like(layer.bias)])
+            layers.append(Layer(weight, bias, "wire", omega, self.scale / omega))
+        return Mlp((*layers, Layer(*self.out.pairs())))
 
     def forward(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         x = coords

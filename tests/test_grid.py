@@ -7,7 +7,8 @@ import torch
 import inr
 from fields import Grid
 from fields.base import FieldError, SignalStatistics
-from fields.grid import PRIMES, centres
+from fields.grid import centres
+from fields.kernels.reference import PRIMES
 from inr import presets
 from inr.codec.encode import encode
 from inr.signals.image import Image

@@ -69,7 +69,8 @@ def test_fields_stand_on_torch_alone():
     allowed = set(sys.stdlib_module_names) | {"torch", "jaxtyping", "fields"}
     for path in (ROOT / "fields").rglob("*.py"):
         # a kernel computes the same by other means
-        more = {"numpy"} if path.parent.name == "kernels" else set()
+        kernels = {"numpy", "ninja", "triton", "tinycudann"}
+        more = kernels if path.parent.name == "kernels" else set()
         for imported in imports(path):
             assert imported.partition(".")[0] in allowed | more, f"{path.name} imports {imported}"
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fields.base import mean_error
 from inr.errors import UsageError
 from inr.signals.base import Batch, Points, Signal
 
@@ -257,6 +258,10 @@ class Weighted(Points):
     def outputs(self, field: Field) -> list[Tensor]:
         """All outputs of a field that are trained, times the weights' roots."""
         return [self.root * out for out in super().outputs(field)]
+
+    def squared_error(self, field: Field) -> Tensor:
+        """A field's weighted sum of squared errors."""
+        return mean_error(self.outputs(field), self.values)
 
 
 def _count(part: float, size: int) -> int:

@@ -136,6 +136,10 @@ class Batch:
         """All outputs of a field that are trained (see `Field.supervised`), its own last."""
         return field.supervised(self.axes)
 
+    def squared_error(self, field: Field) -> Tensor:
+        """A field's sum of squared errors (see `Field.squared_error`)."""
+        return field.squared_error(self.axes, self.values)
+
 
 @dataclass
 class Points:
@@ -170,6 +174,10 @@ class Points:
     def outputs(self, field: Field) -> list[Tensor]:
         """All outputs of a field that are trained (see `Field.supervised_at`), its own last."""
         return field.supervised_at(self.coords)
+
+    def squared_error(self, field: Field) -> Tensor:
+        """A field's sum of squared errors (see `Field.squared_error_at`)."""
+        return field.squared_error_at(self.coords, self.values)
 
 
 class Measured(NamedTuple):
@@ -265,10 +273,7 @@ class Signal(ABC):
 
         For a field of several trained outputs it is the mean of their sums.
         """
-        import torch
-
-        outputs = batch.outputs(field)
-        return torch.stack([(out - batch.values).square().sum() for out in outputs]).mean()
+        return batch.squared_error(field)
 
     @abstractmethod
     def metrics(self, field: Field) -> dict[str, float]:
