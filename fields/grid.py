@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fields.base import Field, FieldError, SignalStatistics, StoredTensor, check_axes, whole
 from fields.kernels import reference
-from fields.kernels.plan import GridPlan, Layer, Mlp
+from fields.kernels.plan import GridPlan, Layer, Mlp, is_dense
 
 RATE_SCALE = 0.02
 """Features well below this (in units of a signal in [-1, 1]) cost nearly nothing to store."""
@@ -145,7 +145,7 @@ class Grid(Field):
         axes = [centres(n).to(residue) for n in residue.shape[1:]]
         for table, nodes in zip(self.tables, self.resolutions, strict=True):
             table.zero_()
-            if table.ndim != 1 + len(nodes):
+            if not is_dense(table, nodes):
                 continue
             coarse = residue
             for i, n in enumerate(nodes):

@@ -176,3 +176,10 @@ def test_a_long_fit_does_not_outgrow_its_rate(camera):
     sizes = [len(encode(fit.field, image, target_psnr=quality, effort=1)) for fit in fits]
     assert sizes[1] < 1.05 * sizes[0]
     assert fits[1].metrics["psnr"] < fits[0].metrics["psnr"] + 3
+
+
+def test_hashed_levels_of_one_axis_are_hashed_on_a_lattice_too():
+    field = Grid(1, 2, resolution=300, levels=3, log2_table=6)
+    x = torch.linspace(-1, 1, 101)
+    torch.testing.assert_close(field.on_grid([x]), field(x[:, None]))
+    assert field.plan().dense is False

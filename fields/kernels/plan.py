@@ -136,7 +136,7 @@ class GridPlan:
     def dense(self) -> bool:
         """Whether no level is hashed."""
         levels = zip(self.tables, self.resolutions, strict=True)
-        return all(table.ndim == 1 + len(nodes) for table, nodes in levels)
+        return all(is_dense(table, nodes) for table, nodes in levels)
 
     def tensors(self) -> list[Tensor]:
         """The tables, then the maps: linear first, then the MLP's in turn."""
@@ -153,6 +153,11 @@ class GridPlan:
 
 
 Plan = Mlp | GridPlan
+
+
+def is_dense(table: Tensor, nodes: Sequence[int]) -> bool:
+    """Whether a level's table holds its nodes one by one, and is not hashed."""
+    return tuple(table.shape[1:]) == tuple(nodes)
 
 
 def twice_differentiable(

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fields.kernels.plan import GridPlan, Layer, Mlp
+from fields.kernels.plan import GridPlan, Layer, Mlp, is_dense
 
 PRIMES = (1, 2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737, 1546526257)
 """Factors of the spatial hash; the first three are those of instant-ngp's paper, the others
@@ -96,7 +96,7 @@ def grid_on_lattice(
     """
     features = []
     for table, nodes in zip(plan.tables, plan.resolutions, strict=True):
-        if table.ndim == 1 + len(nodes):
+        if is_dense(table, nodes):
             for i, axis in enumerate(axes):
                 table = lerp(table, 1 + i, axis)
         else:
@@ -148,7 +148,7 @@ def gather(
     table: Float[Tensor, "f ..."], nodes: Sequence[int], points: Float[Tensor, "p d"]
 ) -> Float[Tensor, "f p"]:
     """Interpolate multilinearly at scattered points; the table is dense or hashed."""
-    dense = table.ndim == 1 + len(nodes)
+    dense = is_dense(table, nodes)
     flat = table.flatten(1)
     cells = [cell(points[:, i], n) for i, n in enumerate(nodes)]
     total = flat.new_zeros(len(flat), len(points))
