@@ -162,6 +162,10 @@ class Field(nn.Module, ABC):
     def forward(self, coords: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """Values at coordinates; pure, for any leading shape."""
 
+    def chain(self) -> Field:
+        """The field whose engine computes this one: itself, or the networks within it."""
+        return self
+
     def plan(self) -> Plan:
         """What fused kernels need to compute this field: matrices and activations.
 

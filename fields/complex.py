@@ -29,9 +29,9 @@ class ComplexLinear(nn.Module):
     def pairs(self) -> tuple[Tensor, Tensor | None]:
         """The real matrix that does it, (2 out, 2 in), and its bias."""
         a, b = self.real, self.imag
-        rows = [torch.cat([a.weight, -b.weight], dim=1), torch.cat([b.weight, a.weight], dim=1)]
-        bias = None if a.bias is None else torch.cat([a.bias, b.bias])
-        return torch.cat(rows), bias
+        rows = [torch.cat([a.weight, -b.weight], dim=-1), torch.cat([b.weight, a.weight], dim=-1)]
+        bias = None if a.bias is None else torch.cat([a.bias, b.bias], dim=-1)
+        return torch.cat(rows, dim=-2), bias
 
 
 class RealPart(nn.Module):
@@ -50,7 +50,7 @@ class RealPart(nn.Module):
 
     def pairs(self) -> tuple[Tensor, Tensor | None]:
         """The real matrix that does it, (out, 2 in), and its bias."""
-        return torch.cat([self.real.weight, -self.imag.weight], dim=1), self.real.bias
+        return torch.cat([self.real.weight, -self.imag.weight], dim=-1), self.real.bias
 
 
 def wave(exponent: Tensor, phase: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ class SineNetwork(Field):
         Raises:
             FieldError: they do not know it.
         """
-        raise FieldError(f"kernels do not know the activation of {type(self).__name__}")
+        raise FieldError(f"kernels do not know what {type(self).__name__} has for sines")
 
     def plan(self) -> Mlp:
         name = self.known()

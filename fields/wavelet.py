@@ -105,14 +105,15 @@ class Wire(Field):
 
     def plan(self) -> Mlp:
         if self.kind != "1d":
-            raise FieldError(f"kernels do not know the wavelets of kind {self.kind!r}")
+            raise FieldError(f"kernels know wire of kind '1d', not {self.kind!r}")
         layers = []
         for omega, layer in zip(self.omegas, self.layers, strict=True):
             if isinstance(layer, ComplexLinear):
                 weight, bias = layer.pairs()
-            else:  # the first layer is real: its imaginary parts are 0
-                weight = torch.cat([layer.weight, torch.zeros_like(layer.weight)])
-                bias = torch.cat([layer.bias, torch.zeros_like(layer.bias)])
+            else:
+                assert isinstance(layer, nn.Linear)  # the first one is real: imaginary parts are 0
+                weight = torch.cat([layer.weight, torch.zeros_like(layer.weight)], dim=-2)
+                bias = torch.cat([layer.bias, torch.zeros_like(layer.bias)], dim=-1)
             layers.append(Layer(weight, bias, "wire", omega, self.scale / omega))
         return Mlp((*layers, Layer(*self.out.pairs())))
 

@@ -130,6 +130,9 @@ class Windows(Field):
                     f"window; give it in base_options"
                 )
 
+    def chain(self) -> Field:
+        return self.network
+
     @property
     def widest(self) -> int:
         return self.network.widest
@@ -158,7 +161,12 @@ class Windows(Field):
         def call(numbers: dict[str, Tensor], x: Tensor) -> Tensor:
             return functional_call(self.network, numbers, (x,))
 
-        values = vmap(call)(numbers, rows).flatten(0, 1).index_select(0, deal.slots)
+        engine = self.network.engine
+        if engine is not None:
+            values = engine.networks(self.network, None if deal.all_once else deal.windows, rows)
+        else:
+            values = vmap(call)(numbers, rows)
+        values = values.flatten(0, 1).index_select(0, deal.slots)
         values = self.means[share.window] + self.levels[share.window, None] * values
         weighted = share.weight[:, None].to(values) * values
         total = weighted.new_zeros(len(points), self.out_features)

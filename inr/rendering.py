@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fields.kernels.grid import NumpyGrid
+from inr.backend import computing
 from inr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def bands(field: Field, axes: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]
     """
     import torch
 
-    with field.one_step():
+    with computing(field), field.one_step():
         for band in _bands_of(axes):
             with torch.no_grad():  # not across the yield: the caller keeps its own mode
                 values = _on_grid(field, [axes[0][band], *axes[1:]])
@@ -151,7 +152,7 @@ def render_bands(
     )
     inner = math.prod(len(axis) for axis in others) * over[0]
     step = max(1, BAND_POINTS // inner)
-    with field.one_step():
+    with computing(field), field.one_step():
         for start in range(0, shape[0], step):
             rows = slice(start, min(start + step, shape[0]))
             local = [first[rows.start * over[0] : rows.stop * over[0]], *others]

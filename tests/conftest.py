@@ -16,6 +16,8 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from fields.kernels import build  # noqa: E402
+
 # the same examples in every run; `pytest --hypothesis-profile=explore` looks for new ones
 hypothesis.settings.register_profile("same", derandomize=True)
 hypothesis.settings.register_profile("explore", max_examples=1000)
@@ -28,6 +30,15 @@ ASSETS = ROOT / "assets"
 def pytest_configure(config: pytest.Config) -> None:
     # small tensors: a second thread costs more than it gives, most of all on a busy machine
     torch.set_num_threads(1)
+    if not hasattr(config, "workerinput"):  # once, before the workers of pytest-xdist start
+        _build_kernels()
+
+
+def _build_kernels() -> None:
+    """Compile the CPU kernels now: the first fit would say so on stderr, and two would do it."""
+    if build.compiler() is not None:
+        for name in ("mlp", "grid"):
+            build.library(name)
 
 
 @pytest.fixture(scope="session")

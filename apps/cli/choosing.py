@@ -32,7 +32,7 @@ from apps.cli.common import (
     new_parser,
     parse,
     reading_of,
-    set_threads,
+    set_computing,
 )
 from apps.cli.voice import STDIN, Voice, complain
 from inr import presets
@@ -141,7 +141,7 @@ def prepare(
     metadata_of(args)
     reading = reading_of(args, kinds.values())
     chosen = {kind: preset_of(its, kind) for kind, its in of_kind.items()}
-    set_threads(args.threads)
+    set_computing(args)
     if args.out_dir:
         make_folder(args.out_dir)
     voice = Voice(args, to_stderr=args.output == "-")

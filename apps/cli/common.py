@@ -13,6 +13,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from apps.cli.voice import complain
+from fields.kernels.select import BACKENDS
+from inr.backend import prefer
 from inr.errors import InputError, OutputError, UsageError
 from inr.limits import Limits
 
@@ -74,7 +77,8 @@ def add_output_options(parser: ArgumentParser) -> None:
         action="store_true",
         help="leave existing outputs alone, quietly, even with -f",
     )
-    parser.add_argument("--threads", type=int, help="CPU threads of torch")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    add_backend_option(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
 
 
@@ -145,15 +149,51 @@ def metadata_of(args: Namespace, content: str | bytes | None = None) -> dict[str
     return said
 
 
-def set_threads(count: int | None) -> None:
-    """Bound the CPU threads of torch, where the user asked for it."""
-    if count is None:
+def add_backend_option(parser: ArgumentParser) -> None:
+    """--backend."""
+    parser.add_argument(
+        "--backend",
+        type=str,
+        default="auto",
+        help=f"what computes fields: {', '.join(BACKENDS)}; `inr doctor` tells what is here",
+    )
+
+
+def set_computing(args: Namespace) -> None:
+    """Set threads and backend as the user asked.
+
+    Raises:
+        UsageError: --threads or --backend is wrong.
+    """
+    prefer(args.backend)
+    if args.threads is None:
         return
-    if not 1 <= count <= 1024:
-        raise UsageError(f"--threads is {count}: give a number from 1 to 1024")
+    if not 1 <= args.threads <= 1024:
+        raise UsageError(f"--threads is {args.threads}: give a number from 1 to 1024")
     import torch
 
-    torch.set_num_threads(count)
+    torch.set_num_threads(args.threads)
+
+
+def build_kernels(fields: Iterable[str], device: str) -> None:
+    """Compile the CPU kernels of some fields now, if they are to be used and are not there yet.
+
+    It is told on stderr, as it takes seconds. What goes wrong is told by the fit, which then goes
+    on without.
+    """
+    from fields.kernels import build, select
+
+    on_gpu = device.startswith("cuda") or (device == "auto" and select.look().gpu is not None)
+    if on_gpu or select.preferred() not in ("auto", "cpp"):
+        return
+    kernels = {kernel for name in fields if (kernel := select.kernel_of(name))}
+    missing = sorted(kernel for kernel in kernels if not build.built(kernel))
+    if not missing or build.compiler() is None:
+        return
+    complain("compiling CPU kernels for this machine, once; this takes some seconds")
+    for kernel in missing:
+        with contextlib.suppress(build.NoKernel):
+            build.library(kernel)
 
 
 def read_input(source: str) -> bytes:

@@ -13,12 +13,13 @@ from jsonargparse import ArgumentParser, Namespace
 
 import inr
 from apps.cli.common import (
+    add_backend_option,
     add_reading_options,
     make_folder,
     new_parser,
     parse,
     reading_of,
-    set_threads,
+    set_computing,
 )
 from apps.cli.voice import Voice, complain, number
 from inr.errors import InputError, InrError, UsageError
@@ -47,7 +48,7 @@ def run(argv: Sequence[str]) -> int:
     if importlib.util.find_spec("scipy") is None:
         raise UsageError("curves need the package scipy: pip install 'inr-studio[compare]'")
     _check(args)
-    set_threads(args.threads)
+    set_computing(args)
     return _Comparison(args).run()
 
 
@@ -71,7 +72,8 @@ def parser() -> ArgumentParser:
     p.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
     p.add_argument("--out-dir", type=str, default="compare", help="folder for the results")
     p.add_argument("--resume", action="store_true", help="go on with what --out-dir holds")
-    p.add_argument("--threads", type=int, help="CPU threads of torch")
+    p.add_argument("--threads", type=int, help="CPU threads")
+    add_backend_option(p)
     p.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
     add_reading_options(p, READ)
     return p

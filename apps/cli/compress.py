@@ -11,7 +11,13 @@ from jsonargparse import Namespace
 
 import inr
 from apps.cli import choosing
-from apps.cli.common import Parser, add_reading_options, check_output, write_stdout
+from apps.cli.common import (
+    Parser,
+    add_reading_options,
+    build_kernels,
+    check_output,
+    write_stdout,
+)
 from apps.cli.info import EXACT
 from apps.cli.voice import STDIN, Voice, complain, each, number, printable
 from inr.errors import TargetNotReached, UsageError
@@ -86,8 +92,8 @@ def parser(
         "no target is needed",
     )
     p.settings = (
-        *("effort", "seconds", "lambda", "seed", "device", "threads", "bytes", "bpp", "kbps"),
-        *("psnr", "snr", "iou"),
+        *("effort", "seconds", "lambda", "seed", "device", "threads", "backend"),
+        *("bytes", "bpp", "kbps", "psnr", "snr", "iou"),
         *add_reading_options(p, KINDS),
     )
     choosing.add_field_options(p, "compress", base, with_class=with_class)
@@ -143,13 +149,15 @@ def _compress(source: str, work: choosing.Work) -> int:
     given = STDIN if source == "-" else source
     opened = work.opener(source)()
     choosing.inspected(opened, source, voice)
+    preset = work.preset(source, opened)
+    build_kernels([preset.field], args.device)
     watch = _watch(source, voice)
     later = f"{given}: ends when what is being coded is coded; the next Ctrl-C ends it at once"
     try:
         with choosing.finishing(watch[0], later):
             found = inr.compress(
                 opened,
-                work.preset(source, opened),
+                preset,
                 effort=args.effort,
                 seconds=args.seconds,
                 seed=args.seed,

@@ -23,7 +23,7 @@ from apps.cli.common import (
     new_parser,
     parse,
     read_input,
-    set_threads,
+    set_computing,
     write_stdout,
 )
 from apps.cli.info import EXACT
@@ -65,7 +65,7 @@ def run(argv: Sequence[str]) -> int:
     args = parse(parser(), argv)
     if args.input == "-" and not args.output:
         raise UsageError("standard input has no name: say where to write with -o")
-    set_threads(args.threads)
+    set_computing(args)
     voice = Voice(args, to_stderr=args.output == "-")
     return each([args.input], lambda source: _decode(source, args, voice), voice)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from apps.cli.common import make_folder, new_parser, parse
+from apps.cli.common import build_kernels, make_folder, new_parser, parse
 from apps.cli.voice import Voice, number, printable
 
 SAMPLE = Path(__file__).parents[2] / "assets" / "coffee.png"
@@ -37,6 +37,7 @@ def run(argv: Sequence[str]) -> int:
     source = Path(args.image) if args.image else SAMPLE
     image = inr.open(source)
     assert isinstance(image, Image)
+    build_kernels(["grid"], "auto")
     begin = time.perf_counter()
     fit = inr.fit(image, callbacks=[] if args.json else [ProgressBar(printable(source.name))])
     folder = Path(args.out_dir)

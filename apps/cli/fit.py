@@ -16,6 +16,7 @@ from apps.cli import choosing, operators
 from apps.cli.common import (
     Parser,
     add_reading_options,
+    build_kernels,
     check_output,
     write_stdout,
 )
@@ -75,7 +76,7 @@ def parser(
     p.add_argument("--psnr", type=float, help="stop at this quality, in dB")
     p.add_argument("--max-loss-db", type=float, default=0.1, help="PSNR that coding may cost")
     p.settings = (
-        *("steps", "seconds", "psnr", "seed", "device", "max_loss_db", "threads"),
+        *("steps", "seconds", "psnr", "seed", "device", "max_loss_db", "threads", "backend"),
         *add_reading_options(p, KINDS),
     )
     operators.add_options(p, operator)
@@ -124,10 +125,12 @@ def _fit(source: str, opened: Callable[[], Signal], work: choosing.Work) -> int:
     elif not voice.quiet:
         callbacks.append(ProgressBar(printable(source)))
     budget = {"steps": args.steps, "seconds": args.seconds, "psnr": args.psnr}
+    preset = work.preset(source, source_signal)
+    build_kernels([preset.field], args.device)
     try:
         fit = inr.fit(
             source_signal,
-            work.preset(source, source_signal),
+            preset,
             **budget,
             seed=args.seed,
             device=args.device,
@@ -163,7 +166,8 @@ def _fit(source: str, opened: Callable[[], Signal], work: choosing.Work) -> int:
     told = "".join(f", {k} {fit.metrics[k]:.4g}" for k in source_signal.shown if k in fit.metrics)
     lines = [
         f"{given} -> {name}: {shown}{told}, {len(data):,} bytes, {cost:.3f} {unit}, "
-        f"{fit.steps} steps in {fit.seconds:.1f} s, encoded in {seconds_encoding:.1f} s"
+        f"{fit.steps} steps in {fit.seconds:.1f} s, encoded in {seconds_encoding:.1f} s, "
+        f"backend {fit.backend.backend} ({fit.backend.reason})"
     ]
     if fit.ended == "stalled":
         lines.append(f"stage {len(fit.stages)} lowered nothing and is left out")
@@ -203,4 +207,6 @@ def _done(fit: Fit, data: bytes) -> dict[str, Any]:
         "steps": fit.steps,
         "seconds": round(fit.seconds, 3),
         "ended": fit.ended,
+        "backend": fit.backend.backend,
+        "backend_reason": fit.backend.reason,
     }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
 from apps.cli.common import new_parser, parse, read_input
 from apps.cli.voice import STDIN, Voice, each, escaped
+
+if TYPE_CHECKING:
+    from inr.codec.decode import Contents
 
 
 def run(argv: Sequence[str]) -> int:
@@ -64,6 +67,7 @@ def facts_of(data: bytes) -> dict[str, Any]:
     facts |= {"field": contents.field, "hyperparameters": contents.hyperparameters}
     if contents.metadata:
         facts["metadata"] = contents.metadata
+    facts |= _backend(contents)
     facts["version"] = contents.container.version
     facts["overhead"] = container.overhead(data)
     if contents.boundaries:
@@ -78,6 +82,23 @@ def facts_of(data: bytes) -> dict[str, Any]:
     ]
     facts["digest"] = data[-container.DIGEST_BYTES :].hex()
     return facts
+
+
+def _backend(contents: Contents) -> dict[str, str]:
+    """What would compute the field here, and why; a decoder computes on the CPU."""
+    from fields.kernels import select
+    from inr.codec.light import is_light
+
+    if is_light(contents):
+        return {"backend": "numpy", "backend_reason": "a dense grid is drawn without torch"}
+    choice = select.choose(
+        select.refusal(contents.field, contents.hyperparameters),
+        "cpu",
+        select.look(),
+        precision=contents.domain.precision,
+        may_build=False,
+    )
+    return {"backend": choice.backend, "backend_reason": choice.reason}
 
 
 EXACT = 600.0

@@ -29,6 +29,7 @@ VERBS = {
     "fields": "list the fields, or one field's hyperparameters",
     "compare": "rate and distortion of .inr files beside other codecs",
     "bench": "compare fields under one protocol",
+    "doctor": "what this machine has, and what computes each field on it",
     "studio": "fit, explore, compare and compress in a browser",
     "demo": "the whole road on a photograph, with a page of pictures",
     "completion": "print a script that completes `inr` in a shell",

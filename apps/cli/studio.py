@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -23,6 +24,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from apps.cli.common import new_parser, parse
 from apps.cli.voice import Voice, complain
+from fields.kernels import build
 from inr.errors import InputError, UsageError
 
 PREFIX = "inr-studio-"
@@ -75,6 +77,7 @@ def run(argv: Sequence[str]) -> int:
     if args.threads is not None and not 1 <= args.threads <= 1024:
         raise UsageError(f"--threads is {args.threads}: give a number from 1 to 1024")
     devices = _devices(args.device)
+    _build_kernels()
     code = 0
     try:
         with _own_folder() as root, _environment(root, args.threads):
@@ -88,6 +91,16 @@ def run(argv: Sequence[str]) -> int:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     os._exit(code)
+
+
+def _build_kernels() -> None:
+    """Compile the CPU kernels before anybody waits for a fit, in a process that loads torch."""
+    if build.compiler() is None or all(build.built(name) for name in ("mlp", "grid")):
+        return
+    complain("compiling CPU kernels for this machine, once; this takes some seconds")
+    command = [sys.executable, "-m", "apps.cli.main", "doctor", "--build", "--json"]
+    # what goes wrong, a fit tells
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=False)  # noqa: S603
 
 
 def parser() -> ArgumentParser:

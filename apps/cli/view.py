@@ -18,7 +18,7 @@ from apps.cli.common import (
     parse,
     read_input,
     reading_of,
-    set_threads,
+    set_computing,
     write_stdout,
 )
 from apps.cli.info import EXACT, as_text, facts_of
@@ -50,7 +50,7 @@ def run(argv: Sequence[str]) -> int:
         raise UsageError("standard input has no name: say where to write with -o")
     if not 1 <= args.max_mb <= MOST_MB:
         raise UsageError(f"--max-mb is {args.max_mb:g}: give a number from 1 to {MOST_MB:g}")
-    set_threads(args.threads)
+    set_computing(args)
     voice = Voice(args, to_stderr=args.output == "-")
     return each([args.input], lambda source: _view(source, args, voice), voice)
 

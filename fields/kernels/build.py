@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -22,6 +23,9 @@ SOURCES = Path(__file__).parent / "cpp"
 
 FLAGS = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 """No -ffast-math: a NaN must stay one, or a diverging fit would not be seen."""
+
+
+log = logging.getLogger(__name__)
 
 
 class NoKernel(Exception):
@@ -112,8 +116,12 @@ def library(name: str) -> ctypes.CDLL:
         NoKernel: it cannot be built here.
     """
     path = place(name)
-    if not path.exists():
-        _build(name, path)
+    if path.exists():
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError:
+            log.warning("%s does not load and is built anew", path)
+    _build(name, path)
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:

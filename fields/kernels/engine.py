@@ -1,23 +1,22 @@
 """What stands in for a field's `forward`: a fused kernel, or torch.compile.
 
-`engaged(field)` attaches the engine that `fields.kernels.select` chooses, for as long as a fit or a
-rendering lasts. A field by itself is plain torch, which can be differentiated, transformed and
-pickled as one likes.
+`attach` gives a field the engine that `fields.kernels.select` chooses; whoever fits or draws does
+so for as long as that lasts. A field by itself is plain torch, which can be differentiated,
+transformed and pickled as one likes.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from fields.kernels import build, select
+from fields.kernels import build, reference, select
 from fields.kernels.build import NoKernel
 from fields.kernels.plan import GridPlan, Mlp, Plan
 from fields.kernels.select import Choice
@@ -60,6 +59,19 @@ class Engine(ABC):
     def on_grid(self, field: Field, axes: Sequence[Tensor]) -> Tensor:
         """Values on a lattice, as `Field.on_grid` has them."""
         return field.in_tiles(lambda tile: self.at(field, tile), axes)
+
+    def networks(self, field: Field, which: Tensor | None, points: Tensor) -> Tensor:
+        """Values of many networks at once, each at its own points.
+
+        Args:
+            field: Its parameters have a first axis for the networks.
+            which: Indices of the networks; None for all.
+            points: Shape (networks, points, in).
+
+        Raises:
+            NoKernel: it cannot.
+        """
+        raise NoKernel(f"backend {self.choice.backend}: it computes one network at a time")
 
     def squared_error(self, field: Field, axes: Sequence[Tensor], values: Tensor) -> Tensor:
         """Sum of squared errors on a lattice."""
@@ -110,6 +122,15 @@ class Fused(Engine):
             flat = coords.reshape(-1, coords.shape[-1])
             return self.kernels.grid(plan, flat).reshape(*coords.shape[:-1], plan.out_features)
         return field.finish(self.kernels.mlp(plan, field.encode(coords)))
+
+    def networks(self, field: Field, which: Tensor | None, points: Tensor) -> Tensor:
+        plan = field.plan()
+        if isinstance(plan, GridPlan):
+            return super().networks(field, which, points)
+        if which is not None:
+            plan = plan.holding([t.index_select(0, which) for t in plan.tensors()])
+        kernels = self.kernels if self.takes(points) else reference
+        return field.finish(kernels.mlp(plan, field.encode(points)))
 
     def on_grid(self, field: Field, axes: Sequence[Tensor]) -> Tensor:
         plan = field.plan()
@@ -180,7 +201,7 @@ def finishes(field: Field) -> bool:
 def attach(
     field: Field, backend: str | None = None, *, device: str = "cpu", may_build: bool = True
 ) -> Choice:
-    """Give a field the engine of a backend, or none for plain torch.
+    """Give a field, or the networks within it, the engine of a backend; none for plain torch.
 
     Args:
         field: Its parameters say in which precision it computes.
@@ -195,8 +216,13 @@ def attach(
         NoKernel: the backend that was asked for by name cannot do it.
     """
     wanted = select.preferred() if backend is None else backend
-    field.engine = None
-    plan, refused = _plan_of(field)
+    chain = field.chain()
+    chain.engine = None
+    plan, refused = _plan_of(chain)
+    if chain is not field and isinstance(plan, GridPlan):
+        refused = "grids side by side"
+    if chain is not field and wanted == "compile":
+        raise NoKernel(f"backend compile: not for the many networks of {type(field).__name__}")
     precision = str(next(field.parameters()).dtype).removeprefix("torch.")
     choice = select.choose(
         refused,
@@ -207,27 +233,13 @@ def attach(
         may_build=may_build,
     )
     try:
-        field.engine = _engine(choice, field, plan, device)
+        chain.engine = _engine(choice, chain, plan, device)
     except NoKernel as error:
         if wanted != "auto":
             raise
         choice = Choice("eager", str(error))
     log.info("%s: %s (%s)", type(field).__name__, choice.backend, choice.reason)
     return choice
-
-
-@contextlib.contextmanager
-def engaged(
-    field: Any, backend: str | None = None, *, device: str = "cpu", may_build: bool = False
-) -> Iterator[Choice]:
-    """Within it a field has the engine of a backend (see `attach`); one that it has stays."""
-    if getattr(field, "engine", None) is not None or not isinstance(field, nn.Module):
-        yield Choice("numpy", "") if not isinstance(field, nn.Module) else field.engine.choice
-        return
-    try:
-        yield attach(field, backend, device=device, may_build=may_build)
-    finally:
-        field.engine = None
 
 
 def _plan_of(field: Field) -> tuple[Plan | None, str | None]:
@@ -244,7 +256,7 @@ def _engine(choice: Choice, field: Field, plan: Plan | None, device: str) -> Eng
         return None
     if choice.backend == "compile":
         return Compiled(choice, field)
-    assert plan is not None
+    assert plan is not None  # or it would have been refused
     engine = Fused(choice, device.partition(":")[0], plan)
     if choice.backend == "cpp":
         build.library("grid" if isinstance(plan, GridPlan) else "mlp")
@@ -252,4 +264,6 @@ def _engine(choice: Choice, field: Field, plan: Plan | None, device: str) -> Eng
         refused = engine.kernels.refusal(plan)
         if refused is not None:
             raise NoKernel(f"backend {choice.backend}: {refused}")
+    if choice.backend == "tinycudann":
+        engine.kernels.prepare(plan, device)
     return engine

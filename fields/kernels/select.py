@@ -4,16 +4,17 @@
 "compile": torch.compile, in chunks. "eager": plain torch, which defines what is right. "auto" takes
 the fused kernels of the device wherever they apply, else plain torch.
 
-Values and gradients of "cpp" and "compile" are those of plain torch to 1e-5 of the largest; those
-of "triton" to 1e-3 at its default precision, half-precision operands (see `fields.kernels.policy`),
-and those of "tinycudann" to 1e-3 for networks, 1e-5 for grids. A backend outside of that is wrong.
+Values and gradients of "cpp" and "compile" are those of plain torch to 1e-5 of the largest, or to a
+few times plain torch's own error in float32 where that is larger (spder). At its default precision,
+half-precision operands (see `fields.kernels.policy`), "triton" has values to 1e-3 and gradients to
+1e-2, as networks of "tinycudann" have; its grids are to 1e-4. A backend outside of that is wrong.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ class Choice:
 
     backend: str
     reason: str
+
+
+PLAIN = Choice("eager", "plain torch")
 
 
 @dataclass(frozen=True)
@@ -119,11 +123,27 @@ def _gpu() -> tuple[str | None, tuple[int, int] | None]:
     return None, None
 
 
-def refusal(name: str, hyperparameters: Mapping[str, Any]) -> str | None:
-    """Why no kernel takes a field of a registered name; None if some do."""
-    if name == "wire" and hyperparameters.get("kind", "1d") != "1d":
-        return f"kernels know wire of kind 1d, not {hyperparameters['kind']}"
+def refusal(name: str, hyperparameters: Sequence[Any] = ()) -> str | None:
+    """Why no kernel takes a field of a registered name; None if some do.
+
+    Args:
+        name: Registered name.
+        hyperparameters: Their values, as a file has them.
+    """
+    for kind in ("2d", "real"):
+        if name == "wire" and kind in hyperparameters:
+            return f"kernels know wire of kind '1d', not {kind!r}"
+    if name == "windows":
+        base = next((x for x in hyperparameters if isinstance(x, str)), "siren")
+        return "grids side by side" if base == "grid" else refusal(base, hyperparameters)
     return None if name in CHAINS else f"{name} is more than a chain of matrices"
+
+
+def kernel_of(name: str) -> str | None:
+    """Which of the CPU kernels a field of a registered name is computed by, if any."""
+    if refusal(name) is not None:
+        return None
+    return "grid" if name == "grid" else "mlp"
 
 
 def choose(

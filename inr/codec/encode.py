@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fields import registry
+from inr.backend import computed
 from inr.codec import format as container
 from inr.codec import layers
 from inr.codec import metadata as texts
@@ -49,6 +50,7 @@ UNSEEN_PSNR = 60.0
 """Where the signal is not at hand, quantisation stays this far (in dB) below the field itself."""
 
 
+@computed
 def encode(  # noqa: PLR0913 (bounds of which each call has one)
     field: Field,
     signal: Signal | None = None,

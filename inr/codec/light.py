@@ -22,11 +22,7 @@ def build_light(contents: Contents, limits: Limits = Limits()) -> NumpyGrid | No
     Raises:
         InputError: the file is damaged, unsupported or beyond `limits`.
     """
-    domain, given = contents.domain, contents.hyperparameters
-    if contents.field != "grid" or domain.precision != "float32" or len(given) != len(NAMES):
-        return None
-    arguments = dict(zip(NAMES, given, strict=True))
-    shapes = NumpyGrid.shapes(len(domain.shape), domain.channels, arguments)
+    domain, shapes = contents.domain, _shapes(contents)
     if shapes is None or sum(math.prod(shape) for shape, _ in shapes) > limits.symbols:
         return None
     sizes = [
@@ -42,6 +38,20 @@ def build_light(contents: Contents, limits: Limits = Limits()) -> NumpyGrid | No
     ends = np.cumsum([math.prod(shape) for shape, _ in shapes])
     parts = np.split(numbers, ends[:-1])
     tensors = [part.reshape(shape) for part, (shape, _) in zip(parts, shapes, strict=True)]
-    field = NumpyGrid.of(tensors, arguments["levels"])
+    field = NumpyGrid.of(tensors, contents.hyperparameters[NAMES.index("levels")])
     field.domain = domain
     return field
+
+
+def is_light(contents: Contents) -> bool:
+    """Whether the field of a file that was inspected is one that needs no torch."""
+    return _shapes(contents) is not None
+
+
+def _shapes(contents: Contents) -> list[tuple[tuple[int, ...], bool]] | None:
+    """What `NumpyGrid.shapes` says of a file."""
+    domain, given = contents.domain, contents.hyperparameters
+    if contents.field != "grid" or domain.precision != "float32" or len(given) != len(NAMES):
+        return None
+    arguments = dict(zip(NAMES, given, strict=True))
+    return NumpyGrid.shapes(len(domain.shape), domain.channels, arguments)

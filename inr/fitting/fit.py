@@ -17,8 +17,10 @@ import torch
 
 from fields import registry
 from fields.base import Field, FieldError
+from fields.kernels.select import PLAIN, Choice
 from fields.multistage import MultiStage
 from inr import presets
+from inr.backend import computing
 from inr.errors import FitError, UsageError
 from inr.fitting.callbacks import NanGuard
 from inr.fitting.module import Budget, Bursts, FitModule
@@ -47,6 +49,7 @@ class Fit:
         rounding: Index of each stored row's quantisation step, where the fit ended on rounded
             parameters (see `Recipe.quantize_db`): a file takes these steps.
         stages: What became of the stages of a multi-stage field.
+        backend: What computed it while it was fitted, and why.
     """
 
     field: Field
@@ -59,9 +62,10 @@ class Fit:
     target: float | None = None
     rounding: list[int] | None = None
     stages: list[Stage] = dataclasses.field(default_factory=list)
+    backend: Choice = PLAIN
 
 
-def fit(
+def fit(  # noqa: PLR0913 (what a fit may be bound by)
     signal: Signal,
     field: Field | Preset | str | None = None,
     *,
@@ -70,6 +74,7 @@ def fit(
     psnr: float | None = None,
     seed: int = 0,
     device: str = "auto",
+    backend: str | None = None,
     callbacks: Sequence[pl.Callback] = (),
 ) -> Fit:
     """Fit a field to a signal until the first of the given budgets is reached.
@@ -84,11 +89,14 @@ def fit(
             may lose as much, still has it.
         seed: Seed of the initialisation and of batches; does not matter for a field passed in.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        backend: What computes the field: "auto" for fused kernels wherever they apply, "triton",
+            "cpp", "tinycudann", "compile" or "eager" (see `fields.kernels.select`); None for that
+            of the process (see `inr.backend.prefer`).
         callbacks: Lightning callbacks, run between bursts (see `inr.fitting.callbacks`).
 
     Raises:
         FitError: field and signal do not belong together, or the fit diverged.
-        UsageError: a budget or the device is wrong.
+        UsageError: a budget or the device is wrong, or the backend cannot do it.
     """
     check_budget(steps, seconds, psnr)
     choose_device(device)
@@ -100,12 +108,19 @@ def fit(
         steps = preset.recipe.steps
     budget = Budget(steps, seconds, None if psnr is None else psnr + FILE_MARGIN)
     found = train(
-        built, signal, preset.recipe, budget, seed=seed, device=device, callbacks=callbacks
+        built,
+        signal,
+        preset.recipe,
+        budget,
+        seed=seed,
+        device=device,
+        backend=backend,
+        callbacks=callbacks,
     )
     return dataclasses.replace(found, target=psnr)
 
 
-def train(
+def train(  # noqa: PLR0913 (what a fit may be bound by)
     built: Field,
     signal: Signal,
     recipe: Recipe,
@@ -114,6 +129,7 @@ def train(
     rounding: list[int] | None = None,
     seed: int = 0,
     device: str = "auto",
+    backend: str | None = None,
     callbacks: Sequence[pl.Callback] = (),
 ) -> Fit:
     """Train a field, as it is, on a signal, as a recipe says.
@@ -127,20 +143,47 @@ def train(
             on; if not given, the recipe says when they are chosen, if at all.
         seed: Seed of batches.
         device: As `fit` takes it.
+        backend: As `fit` takes it.
         callbacks: As `fit` takes them.
 
     Raises:
         FitError: the fit diverged, or the field cannot be what the signal needs.
-        UsageError: the device is wrong.
+        UsageError: the device is wrong, or the backend cannot do it.
     """
     place = choose_device(device)
     try:
         built.to(place, signal.dtype)
     except FieldError as error:
         raise FitError(str(error)) from None
-    module = _module(built, signal.to(place), recipe, budget)
-    module.rounding = rounding
-    module.generator.manual_seed(seed)
+    with computing(built, backend, device=place, may_build=True) as choice:
+        module = _module(built, signal.to(place), recipe, budget)
+        module.backend = choice
+        module.rounding = rounding
+        module.generator.manual_seed(seed)
+        _run(module, place, callbacks)
+
+    built.domain = signal.domain
+    built.to("cpu")
+    if module.rounding is not None:
+        round_stored(built, module.rounding)
+    with computing(built, backend if place == "cpu" else None):
+        metrics = signal.metrics(built)
+    return Fit(
+        field=built,
+        signal=signal,
+        metrics=metrics,
+        history=module.history,
+        steps=module.fit_step,
+        seconds=module.seconds,
+        ended=module.finished or "stopped",
+        rounding=module.rounding,
+        stages=module.stages if isinstance(module, StagedModule) else [],
+        backend=choice,
+    )
+
+
+def _run(module: FitModule, place: str, callbacks: Sequence[pl.Callback]) -> None:
+    """Lightning's part."""
     with _quiet():
         trainer = pl.Trainer(
             accelerator="gpu" if place.startswith("cuda") else "cpu",
@@ -154,22 +197,6 @@ def train(
             trainer.fit(module, loader)
         except SystemExit:  # what Lightning makes of a Ctrl-C; a caller's session must survive it
             raise KeyboardInterrupt from None
-
-    built.domain = signal.domain
-    built.to("cpu")
-    if module.rounding is not None:
-        round_stored(built, module.rounding)
-    return Fit(
-        field=built,
-        signal=signal,
-        metrics=signal.metrics(built),
-        history=module.history,
-        steps=module.fit_step,
-        seconds=module.seconds,
-        ended=module.finished or "stopped",
-        rounding=module.rounding,
-        stages=module.stages if isinstance(module, StagedModule) else [],
-    )
 
 
 def build_field(

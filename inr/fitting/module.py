@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fields.base import Field, points_per_tile
+from fields.kernels.select import PLAIN
 from inr.fitting import quantaware
 from inr.fitting.sampling import Teacher
 from inr.metrics import psnr
@@ -54,6 +55,7 @@ class FitModule(pl.LightningModule):
         lr_scale: Factor on the learning rate, halved by each rollback.
         places: The steps of rounding where they are learnt, as indices that may lie between two;
             None where the recipe weighs no rate then, or the field has a rate of its own.
+        backend: What computes the field, and why.
         finished: Why the fit ended ("steps", "seconds", "psnr", "stopped"), or None.
         resumable: Whether a snapshot holds all that the fit needs to go on.
     """
@@ -78,6 +80,7 @@ class FitModule(pl.LightningModule):
         if recipe.quantize_db and recipe.rate_weight and field.rate() is None:
             self.places = torch.nn.Parameter(torch.zeros(quantaware.row_count(field)))
         self.finished: str | None = None
+        self.backend = PLAIN
         self._full = signal.full_batch() if signal.count <= recipe.batch else None
         self.teacher = None if recipe.teach == "off" else Teacher(signal, recipe, self._full)
         self._tile = points_per_tile(field)

@@ -27,6 +27,7 @@ from apps.studio.tasks.fit import (
     stored,
 )
 from apps.view.page import Section
+from fields.kernels.select import Choice
 from inr.errors import InrError, UsageError
 from inr.files import read_bytes, write_bytes
 from inr.fitting.snapshot import Snapshot
@@ -153,8 +154,14 @@ class Contest:
             "budget": self.budget,
             "kind": self.signal.domain.kind,
             "stopped": self.desk.asked == "stop",
-            **backend(self.desk.device),
+            **backend(self.desk.device, self._backends()),
         }
+
+    def _backends(self) -> Choice:
+        """What computed the fields."""
+        by_name = {e.name: e.row["backend"] for e in self.entrants if e.row.get("backend")}
+        told = "; ".join(f"{name}: {used}" for name, used in by_name.items())
+        return Choice(", ".join(sorted(set(by_name.values()))) or "none", told or "codecs only")
 
     def _plain(self, text: str) -> str:
         """A message without the names of our folders, which are nothing to people."""
@@ -203,7 +210,8 @@ class Contest:
         entrant.made = inr.decode(read_bytes(self.desk.folder / result["file"], result["bytes"]))
         count = sum(p.numel() for p in entrant.made.parameters())
         seconds_shown = {"seconds_shown": round(watcher.spent, 3)}
-        self._finish(entrant, result | {"parameters": count} | seconds_shown)
+        more = {"parameters": count, "backend": fit.backend.backend} | seconds_shown
+        self._finish(entrant, result | more)
         snapshot.discard()
         return True
 

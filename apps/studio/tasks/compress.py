@@ -83,7 +83,7 @@ def run(spec: dict[str, Any], desk: Desk) -> dict[str, Any]:
         **spec["target"],
     )
     watcher.settle()
-    return stored(found, spec, desk) | backend(desk.device)
+    return stored(found, spec, desk) | backend(desk.device, found.fit.backend)
 
 
 def stored(found: Compressed, spec: dict[str, Any], desk: Desk) -> dict[str, Any]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from apps.view.page import Section
+    from fields.kernels.select import Choice
     from inr.signals.base import Signal
 
 SNAPSHOT = "fit.snapshot"
@@ -76,7 +77,7 @@ def run(spec: dict[str, Any], desk: Desk) -> dict[str, Any]:
     desk.emit({"event": "phase", "phase": "coding"})
     result = stored(fit, spec, desk)
     show_file(desk.folder / result["file"], signal, desk)
-    return result | backend(desk.device)
+    return result | backend(desk.device, fit.backend)
 
 
 def stored(fit: Fit, spec: Mapping[str, Any], desk: Desk) -> dict[str, Any]:
@@ -124,16 +125,14 @@ def file_name(source: str) -> str:
     return f"{name.removesuffix(suffix_of(name)) or 'signal'}.inr"
 
 
-def backend(device: str) -> dict[str, str]:
+def backend(device: str, choice: Choice) -> dict[str, str]:
     """Where a field is evaluated and by what, and why."""
     import torch
 
-    if device.startswith("cuda"):
-        name = torch.cuda.get_device_name(device)
-        return {"device": name, "backend": "torch on CUDA", "why": "a GPU is here"}
     threads = torch.get_num_threads()
-    why = "no GPU is here" if not torch.cuda.is_available() else "the CPU was chosen"
-    return {"device": f"CPU, {threads} threads", "backend": "torch on the CPU", "why": why}
+    on_gpu = device.startswith("cuda")
+    name = torch.cuda.get_device_name(device) if on_gpu else f"CPU, {threads} threads"
+    return {"device": name, "backend": choice.backend, "why": choice.reason}
 
 
 def show(desk: Desk, sections: list[Section]) -> None:
@@ -172,7 +171,7 @@ class Watcher(BetweenBursts):
         """Say that it goes on; where it is to stop before a step was done, it does."""
         assert isinstance(pl_module, FitModule)
         self.desk.emit({"event": "phase", "phase": "fitting"})
-        self.desk.emit({"event": "backend"} | backend(self.desk.device))
+        self.desk.emit({"event": "backend"} | backend(self.desk.device, pl_module.backend))
         self._rate = (time.monotonic(), pl_module.fit_step)
         if self.desk.asked:
             pl_module.finished = "stopped"
