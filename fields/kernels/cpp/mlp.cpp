@@ -10,9 +10,12 @@
 //
 // A block of rows x vectors of the result stays in registers for the whole sum. The forward pass
 // keeps of each layer its values and their derivative by W x + b, so that the way back has no more
-// sine to take. Each thread has its own tiles and its own gradient, added up in order at the end:
-// the same number of threads gives the same bits.
+// sine to take. The tiles are dealt out in shares, several for each thread, so that one whose core
+// is wanted by others takes fewer. A share has a gradient of its own, and they are added up in the
+// shares' order at the end: the same number of threads gives the same bits, whoever did what.
 #include "common.h"
+
+#include <atomic>
 
 namespace {
 
@@ -30,6 +33,8 @@ constexpr int FEW = 4;    // so many outputs are dot products, with inputs as la
 
 constexpr int64_t LEAST_TILE = 96, MOST_TILE = 132;
 constexpr int64_t TILE_BYTES = 1 << 20;  // of a core's second-level cache
+constexpr int64_t MOST_SHARES = 8;         // of a thread
+constexpr int64_t SHARE_BYTES = 4 << 20;   // of the gradients of all shares, about
 constexpr double THREAD_WORTH = 8e6;     // multiplications, about 100 us: repay starting a thread
 
 constexpr int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -393,7 +398,7 @@ int64_t row(int64_t vectors) { return (vectors | 1) * LANES; }
 
 struct Call {
   std::vector<Layer> layers;
-  int64_t networks, points, threads;
+  int64_t networks, points, threads, shares;
   bool common;          // all networks have the same points
   const float *coords;  // (networks or 1, points, in)
   const float *targets, *upstream;  // (networks, points, out), or null
@@ -455,23 +460,30 @@ struct Call {
     tile = std::max<int64_t>(STEP, std::min(tile, up(std::min(share, points), STEP)));
     tiles = (points + tile - 1) / tile;
     threads = std::max<int64_t>(1, std::min(threads, networks * tiles));
+    const int64_t room = SHARE_BYTES / (static_cast<int64_t>(sizeof(float)) * grad_size + 1);
+    shares = threads * std::clamp<int64_t>(back ? room / threads : MOST_SHARES, 1, MOST_SHARES);
+    shares = threads == 1 ? 1 : std::min(shares, networks * tiles);
   }
+};
+
+// what comes of a share of the tiles
+struct Share {
+  Floats spill;          // the gradient of a network that a share before this one began
+  int64_t spilled = -1;  // which that is
+  double loss = 0;
 };
 
 // ---- a thread's work ----
 
 class Worker {
  public:
-  Floats gradient, spill;  // spill: of a network that a worker before this one began
-  int64_t spilled = -1;    // which that is
-  double loss = 0;
-
   explicit Worker(const Call &call) : c_(call) {}
 
   // tiles from first up to end, counted through all networks
-  void run(int64_t first, int64_t end, const float *packed) {
+  void run(int64_t first, int64_t end, const float *packed, Share &share) {
     if (first >= end) return;
-    allocate(packed == nullptr);
+    if (h_.empty()) allocate(packed == nullptr);
+    share_ = &share;
     int64_t now = -1;
     for (int64_t t = first; t < end; t++) {
       const int64_t network = t / c_.tiles, start = t % c_.tiles * c_.tile;
@@ -480,7 +492,7 @@ class Worker {
         now = network;
         if (!packed) pack(c_, network, packed_.get());
         weights_ = packed ? packed : packed_.get();
-        if (c_.back) gradient.zero();
+        if (c_.back) gradient_.zero();
       }
       const int64_t count = std::min(c_.tile, c_.points - start);
       forward(network, start, count);
@@ -496,7 +508,8 @@ class Worker {
  private:
   const Call &c_;
   const float *weights_ = nullptr;
-  Floats packed_, x_, scratch_;
+  Share *share_ = nullptr;
+  Floats gradient_, packed_, x_, scratch_;
   std::vector<Floats> h_, d_;  // by layer; without a way back the values of two alternate
 
   void allocate(bool own_weights) {
@@ -504,7 +517,7 @@ class Worker {
     // a block may read up to ROWS - 1 numbers beyond a row's end
     const size_t slack = 64;
     if (own_weights) packed_.resize(static_cast<size_t>(c_.packed_size));
-    if (c_.back) gradient.resize(static_cast<size_t>(c_.grad_size));
+    if (c_.back) gradient_.resize(static_cast<size_t>(c_.grad_size));
     x_.resize(rows * static_cast<size_t>(c_.x_ld) + slack);
     x_.zero();
     int64_t widest = c_.x_ld;
@@ -578,7 +591,7 @@ class Worker {
       else if (c_.upstream)
         for (int64_t j = 0; j < width; j++) y[j] = l.omega * c_.upstream[at + j];
     }
-    loss += total;
+    share_->loss += total;
   }
 
   void backward(int64_t network, int64_t start, int64_t count) {
@@ -589,7 +602,7 @@ class Worker {
       const size_t before = static_cast<size_t>(i) - 1;
       const float *in = i ? values(before) : x_.get();
       const int64_t ldin = i ? c_.layers[before].ld : c_.x_ld;
-      float *grad = gradient.get();
+      float *grad = gradient_.get();
       if (l.bias_grad) add_rows(dz, l.ld, l.out_vec, count, grad + l.bias_at);
       if (l.weight_grad && l.swapped)
         outer(in, ldin, l.k, dz, l.ld, l.out_vec, count, grad + l.grad_at, l.grad_ld);
@@ -630,10 +643,10 @@ class Worker {
   // a network's last tile here: others may still add to it, so what another began is kept apart
   void finish(int64_t network, bool begun_elsewhere) {
     if (!c_.back) return;
-    if (!begun_elsewhere) return unpack(c_, network, gradient.get(), false);
-    spill = std::move(gradient);
-    gradient = Floats(static_cast<size_t>(c_.grad_size));
-    spilled = network;
+    if (!begun_elsewhere) return unpack(c_, network, gradient_.get(), false);
+    share_->spill = std::move(gradient_);
+    share_->spilled = network;
+    gradient_ = Floats(static_cast<size_t>(c_.grad_size));
   }
 };
 
@@ -713,19 +726,19 @@ void Worker::unpack(const Call &call, int64_t network, const float *gradient, bo
     }
 }
 
-// adds up, in the workers' order, what several of them have of one network
-int collect(const Call &call, std::vector<Worker> &workers) {
-  for (size_t i = 0; i < workers.size();) {
-    Worker &first = workers[i];
+// adds up, in their order, what several shares have of one network
+int collect(const Call &call, std::vector<Share> &shares) {
+  for (size_t i = 0; i < shares.size();) {
+    Share &first = shares[i];
     size_t end = i + 1;
     if (first.spilled >= 0) {
-      while (end < workers.size() && workers[end].spilled == first.spilled) end++;
+      while (end < shares.size() && shares[end].spilled == first.spilled) end++;
       const int64_t size = call.grad_size;
       const int count = static_cast<int>(std::min<int64_t>(call.threads, size / 100000 + 1));
       const int status = in_threads(count, [&](int t) {
         for (size_t other = i + 1; other < end; other++) {
           float *to = first.spill.get();
-          const float *from = workers[other].spill.get();
+          const float *from = shares[other].spill.get();
           for (int64_t at = size * t / count; at < size * (t + 1) / count; at++)
             to[at] += from[at];
         }
@@ -746,19 +759,20 @@ int run(Call &call) {
     packed.resize(static_cast<size_t>(call.packed_size));
     Worker::pack(call, 0, packed.get());
   }
-  std::vector<Worker> workers;
-  for (int64_t t = 0; t < call.threads; t++) workers.emplace_back(call);
+  std::vector<Share> shares(static_cast<size_t>(call.shares));
   const int64_t total = call.networks * call.tiles;
-  const int status = in_threads(static_cast<int>(call.threads), [&](int t) {
-    workers[static_cast<size_t>(t)].run(total * t / call.threads,
-                                        total * (t + 1) / call.threads,
-                                        call.networks == 1 ? packed.get() : nullptr);
+  std::atomic<int64_t> next{0};
+  const int status = in_threads(static_cast<int>(call.threads), [&](int) {
+    Worker worker(call);
+    for (int64_t s = next++; s < call.shares; s = next++)
+      worker.run(total * s / call.shares, total * (s + 1) / call.shares,
+                 call.networks == 1 ? packed.get() : nullptr, shares[static_cast<size_t>(s)]);
   });
   if (status != DONE) return status;
   double loss = 0;
-  for (const Worker &worker : workers) loss += worker.loss;
+  for (const Share &share : shares) loss += share.loss;
   if (call.loss) *call.loss = static_cast<float>(loss);
-  return call.back ? collect(call, workers) : DONE;
+  return call.back ? collect(call, shares) : DONE;
 }
 
 }  // namespace
