@@ -52,6 +52,7 @@ format: $(STAMP) ## let ruff lay out the code
 bench: $(STAMP) ## time to quality and time per step against named baselines
 	$(BIN)/python benchmarks/fit_image.py
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/kernels.py
 
 clean:          ## remove what the other targets made
 	rm -rf $(VENV) demo
