@@ -50,7 +50,10 @@ def image(coffee) -> Image:
 
 @pytest.fixture(scope="module")
 def fits(image):
-    return {name: inr.fit(image, Preset(name, SMALL[name], RECIPE)) for name in SMALL}
+    # by plain torch, as the judge computes: other backends differ in the last bits
+    return {
+        name: inr.fit(image, Preset(name, SMALL[name], RECIPE), backend="eager") for name in SMALL
+    }
 
 
 def changes(damage, state):
