@@ -12,7 +12,7 @@ the policy's type, the policies compute as `fields.kernels.triton_mlp` does:
     dW = omega / s  Q(s d) Q(x')^T
     db = omega / s  sum of Q(s d)            but for the output's, of s d itself
 
-The first layer has Q(W) = W and Q(x) = x, and under "tf32" Q(d) = d: its phases are the largest
+The first layer has Q(W) = W and Q(x) = x, and under "tf32-cut" Q(d) = d: its phases are the largest
 (30 |W x + b| of a sine network reaches 50, where numbers of bfloat16 are a quarter of a radian
 apart). u is never rounded. A sine is taken of its phase in turns, t = u / (2 pi) less its nearest
 whole number, with an error of at most 2^-21, as the fast unit of a GPU has it; what is kept for the
@@ -21,8 +21,9 @@ Other activations are exact here and keep what they need in float32, x' = x.
 
 "fp32" is the reference itself. "bf16-everywhere" is no policy of any kernel but the contrast: what
 `torch.autocast` does, rounding the result of every operation, both ways, the sine's argument
-included. "fp16-count" and "fp16-unscaled" scale gradients in other ways, and "tf32-nearest" rounds
-where "tf32" cuts.
+included. "fp16-count" and "fp16-unscaled" scale gradients in other ways. "tf32-cut" is what Triton
+makes of a single product of float32 numbers, "tf32-nearest" what it would be if it rounded them;
+the kernels' own "tf32" makes three products of each, which are as good as float32.
 
 What this does not have is the order of sums on a GPU, and the errors of its units in exponentials
 and in the sines of activations that hold other things beside.
@@ -78,7 +79,7 @@ class Policy:
 
 POLICIES = {
     "fp32": Policy("none"),
-    "tf32": Policy("tf32"),
+    "tf32-cut": Policy("tf32"),
     "tf32-nearest": Policy("tf32-nearest"),
     "fp16": Policy("fp16"),
     "bf16": Policy("bf16"),
@@ -86,7 +87,7 @@ POLICIES = {
     "fp16-unscaled": Policy("fp16", "none"),
     "bf16-everywhere": Policy("bf16", everywhere=True),
 }
-"""By name; "fp16" is the default of the CUDA kernels, "tf32" and "bf16" are its other two."""
+"""By name; "fp16" is the default of the CUDA kernels, "bf16" another of theirs."""
 
 
 def mlp(

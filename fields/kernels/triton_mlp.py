@@ -4,7 +4,8 @@ What is computed, and in which precision (Z stands for fp16, the default, bf16, 
 
 - First layer, biases, argument of the activation: float32. Low precision there costs a factor of
   four to seven in accuracy, for sines have arguments of up to 50.
-- All other matrix products: operands in Z, sums in float32.
+- All other matrix products: operands in Z, sums in float32. "tf32" is the accurate one: three
+  products of parts of the numbers, for a single one has no more digits than fp16 and cuts the rest.
 - Values: one kernel; what lies between layers never leaves the multiprocessor.
 - Gradients: by chunks of points, for each of which the network is computed again while what the
   activations' derivatives need is kept (`triton_activations` says what), then the gradients by u
@@ -689,6 +690,9 @@ def config(width: int, activation: str, mode: Mode, precision: Precision, sm: in
     if mode == "edges":
         return Config(64 if small else 32, 8 if h > 64 else 4, 2)
     block = 128 if (light or h <= 64) and not (mode == "points" and h > 128) else 64
+    if not small and (sm < 90 or h > 64):
+        back = mode in ("chain", "layer", "layer-back")
+        block = 32 if back and sm < 90 else 64  # three products where others have one
     if mode in ("layer", "layer-back"):
         return Config(block, 8, 3, min(h, 64 if small else 32))
     if mode == "values" and h == 256 and sm < 90:
@@ -788,8 +792,8 @@ class _Network:
             "FLAT": self.flat.shape[1],
             "DTYPE": DTYPES[self.precision],
             "KEPT": TRITON[self.kept],
-            # what Triton does with float32 operands; others it takes as they are
-            "KIND": "ieee" if self.precision == "fp32" else "tf32",
+            # what Triton does with float32 operands; 16-bit ones it takes as they are
+            "KIND": {"fp32": "ieee", "tf32": "tf32x3"}.get(self.precision, "tf32"),
         }
         return {name: constants[name] for name in names}
 
