@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+COMPILING := tests/test_triton_aot.py tests/test_triton_grid.py
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 
 .DEFAULT_GOAL := help
@@ -35,7 +36,9 @@ test: $(STAMP)  ## the test suite (under 8 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(STAMP) ## the slow tier: fuzz, crash, long fits
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(addprefix --ignore ,$(COMPILING))
+	@# these do nothing but compile kernels for GPUs: on both cores
+	$(BIN)/python -m pytest -m slow -n 2 $(COMPILING)
 
 fuzz: $(STAMP)  ## 10 million damaged files and a million that lie, on both cores (about an hour)
 	$(BIN)/python tests/fuzz.py --count 10000000 --deep 1000000 --jobs 2
