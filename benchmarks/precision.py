@@ -42,7 +42,7 @@ BAR = 0.1
 
 MAIN = {"fp32": 5, "fp16": 5, "bf16": 5, "bf16-everywhere": 5}
 OTHERS = {"fp16-unscaled": 1, "fp16-count": 1, "tf32-cut": 1, "tf32-nearest": 1}
-FEW = {"fp32": 2, "fp16": 2, "bf16": 2}
+FEW = {"fp32": 5, "fp16": 5, "bf16": 2}
 ONE = {"fp32": 1, "fp16": 1, "bf16": 1}
 """Policies, and how many seeds each is run with."""
 

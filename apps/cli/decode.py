@@ -137,7 +137,9 @@ def _decode(source: str, args: Namespace, voice: Voice) -> int:
     names = (STDIN if source == "-" else source, "standard output")
     data = read_input(source)
     contents = inspect(data, partial=args.partial)
-    field = (None if args.partial else build_light(contents)) or build(contents)
+    # whoever names a backend gets that one
+    light = None if args.partial or args.backend != "auto" else build_light(contents)
+    field = light or build(contents)
     kind = KINDS[field.domain.kind]
     job = kind.job(field, _options(args, kind, names[0]))
     target = args.output or str(Path(source).with_suffix(job.suffix))
