@@ -66,6 +66,7 @@ def test_floors(gpu: ModuleType) -> None:
     assert gpu.floor(16, 1, 1000) == pytest.approx(1e3 * 4 * 16 * 1000 / 4.3e12)
 
 
+@pytest.mark.slow
 def test_every_row_runs_through(gpu: ModuleType) -> None:
     """On the CPU, with the reference for kernels: what is left for a GPU are the kernels."""
     setting = small(gpu)
