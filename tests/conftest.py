@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _build_kernels() -> None:
     """Compile the CPU kernels now: the first fit would say so on stderr, and two would do it."""
     if build.compiler() is not None:
-        for name in ("mlp", "grid"):
+        for name in build.KERNELS:
             build.library(name)
 
 

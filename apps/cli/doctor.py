@@ -17,8 +17,6 @@ from fields.kernels import build, select
 from fields.kernels.build import NoKernel
 from fields.kernels.select import Machine
 
-KERNELS = {"mlp": "networks", "grid": "grids"}
-
 
 def run(argv: Sequence[str]) -> int:
     """Look at the machine, and say what is there; returns the exit code."""
@@ -35,7 +33,9 @@ def run(argv: Sequence[str]) -> int:
         by_choice: dict[tuple[str, str], list[str]] = {}
         for name in registry.names():
             choice = select.choose(select.refusal(name), device, machine)
-            by_choice.setdefault((choice.backend, choice.reason), []).append(name)
+            # a reason that begins with the field's name is the same for all of them
+            reason = choice.reason.removeprefix(f"{name} ")
+            by_choice.setdefault((choice.backend, reason), []).append(name)
             event = {"event": "field", "name": name, "device": device}
             voice.event(event | {"backend": choice.backend, "reason": choice.reason})
         if not voice.as_json:
@@ -56,7 +56,7 @@ def parser() -> ArgumentParser:
 def _build(voice: Voice) -> dict[str, str]:
     """Compile what is not there yet; returns what failed, and why."""
     failed = {}
-    for name, noun in KERNELS.items():
+    for name in build.KERNELS:
         begin = time.perf_counter()
         ready = build.built(name)
         try:
@@ -67,7 +67,7 @@ def _build(voice: Voice) -> dict[str, str]:
         seconds = time.perf_counter() - begin
         took = "was there" if ready else f"compiled in {seconds:.1f} s"
         told = {"name": name, "seconds": round(seconds, 3), "compiled": not ready}
-        voice.event({"event": "kernel"} | told, f"CPU kernel for {noun}: {took}")
+        voice.event({"event": "kernel"} | told, f"CPU kernel {name}: {took}")
     return failed
 
 
@@ -90,17 +90,9 @@ def _facts(machine: Machine, failed: dict[str, str], threads: int) -> dict[str, 
 
 def _told(by_choice: dict[tuple[str, str], list[str]]) -> list[str]:
     """Lines that say which fields have which backend, and why."""
-    lines = []
-    for (backend, reason), names in by_choice.items():
-        # a reason that names the field itself is the same for all of them
-        reasons = {reason.removeprefix(f"{name} ") for name in names}
-        lines.append((backend, reasons.pop(), names))
-    merged: dict[tuple[str, str], list[str]] = {}
-    for backend, reason, names in lines:
-        merged.setdefault((backend, reason), []).extend(names)
     return [
-        f"  {backend:<11}{', '.join(sorted(names))} ({reason})"
-        for (backend, reason), names in merged.items()
+        f"  {backend:<11}{', '.join(names)} ({reason})"
+        for (backend, reason), names in by_choice.items()
     ]
 
 

@@ -95,7 +95,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _build_kernels() -> None:
     """Compile the CPU kernels before anybody waits for a fit, in a process that loads torch."""
-    if build.compiler() is None or all(build.built(name) for name in ("mlp", "grid")):
+    if build.compiler() is None or all(map(build.built, build.KERNELS)):
         return
     complain("compiling CPU kernels for this machine, once; this takes some seconds")
     command = [sys.executable, "-m", "apps.cli.main", "doctor", "--build", "--json"]

@@ -21,6 +21,9 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent / "cpp"
 
+KERNELS = ("mlp", "grid")
+"""Names of the kernels: networks and grids."""
+
 FLAGS = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 """No -ffast-math: a NaN must stay one, or a diverging fit would not be seen."""
 
@@ -88,12 +91,18 @@ def place(name: str) -> Path:
             if windows
             else f"there is no C++ compiler ({os.environ.get('CXX', 'c++')}): install g++ or clang"
         )
+    return folder() / f"{name}-{_digest(name, found)}.so"
+
+
+@functools.cache
+def _digest(name: str, compiler: str) -> str:
+    """Hash of all that a kernel is made of and by; each rendering asks for it."""
     files = sorted([SOURCES / f"{name}.cpp", *SOURCES.glob("*.h")])
     told = hashlib.blake2b(digest_size=12)
     for part in (*(f.read_bytes() for f in files), *(f"\0{x}".encode() for x in _flags())):
         told.update(part)
-    told.update(f"\0{found}\0{processor()}".encode())
-    return folder() / f"{name}-{told.hexdigest()}.so"
+    told.update(f"\0{compiler}\0{processor()}".encode())
+    return told.hexdigest()
 
 
 def built(name: str) -> bool:

@@ -99,7 +99,7 @@ def look() -> Machine:
     return Machine(
         vectors=build.instruction_set(),
         compiler=build.compiler(),
-        built=all(build.built(name) for name in ("mlp", "grid")),
+        built=all(map(build.built, build.KERNELS)),
         gpu=gpu,
         capability=capability,
         triton=importlib.util.find_spec("triton") is not None,
